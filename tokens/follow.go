@@ -1,0 +1,172 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"go.mongodb.org/mongo-driver/bson"
+	"go.mongodb.org/mongo-driver/mongo"
+	"go.mongodb.org/mongo-driver/mongo/options"
+
+	"github.com/mandate-auth/mandate/internal/store"
+)
+
+// run follows the collection until ctx ends.
+func (f *Feed) run(ctx context.Context) {
+	streamable := !f.config.DisableChangeStream
+	for ctx.Err() == nil {
+		pollFor := streamRetry
+		if streamable {
+			err := f.follow(ctx)
+			f.stream.Store(false)
+			if ctx.Err() != nil {
+				return
+			}
+			if errors.Is(err, errUnsupported) {
+				streamable = false
+			} else {
+				f.config.Logger.Warn("the change stream of the blacklist ended; polling", slog.Any("error", err))
+			}
+		}
+		if !streamable {
+			pollFor = 0
+		}
+		f.pollUntil(ctx, pollFor)
+	}
+}
+
+// pollUntil polls for the given time, or until ctx ends when it is 0.
+func (f *Feed) pollUntil(ctx context.Context, limit time.Duration) {
+	began := f.elapsed()
+	ticker := time.NewTicker(f.config.PollInterval)
+	defer ticker.Stop()
+	// After a stream that failed, everything is read again first.
+	reloaded := time.Duration(-1)
+	failing := false
+	for limit == 0 || f.elapsed()-began < limit {
+		var err error
+		if reloaded < 0 || f.elapsed()-reloaded >= reloadInterval {
+			if err = f.reload(ctx); err == nil {
+				reloaded = f.elapsed()
+			}
+		} else {
+			err = f.poll(ctx)
+		}
+		if failing != (err != nil) && ctx.Err() == nil {
+			failing = err != nil
+			f.logOutage(err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (f *Feed) logOutage(err error) {
+	if err != nil {
+		f.config.Logger.Error("revocations cannot be read; guarded requests are refused once they are too old",
+			slog.String("collection", f.coll.Name()), slog.Any("error", err))
+		return
+	}
+	f.config.Logger.Info("revocations are read again", slog.String("collection", f.coll.Name()))
+}
+
+// reload reads everything, and sweeps where the server does not.
+func (f *Feed) reload(ctx context.Context) error {
+	if !f.ttl {
+		if _, err := f.CleanUp(ctx); err != nil {
+			return err
+		}
+	}
+	return f.load(ctx)
+}
+
+// follow follows the collection by a change stream until that fails. The order
+// is open, load, apply, so that no entry falls between the load and the stream.
+func (f *Feed) follow(ctx context.Context) error {
+	stream, err := f.coll.Watch(ctx, mongo.Pipeline{
+		{{Key: "$match", Value: bson.M{"operationType": bson.M{"$in": bson.A{"insert", "update", "replace", "invalidate"}}}}},
+	}, options.ChangeStream().SetFullDocument(options.UpdateLookup).SetMaxAwaitTime(streamAwait))
+	if err != nil {
+		if streamsUnsupported(err) {
+			return errUnsupported
+		}
+		return err
+	}
+	defer func() {
+		// The context is over when the feed closes; the cursor should still go.
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = stream.Close(closing)
+	}()
+	// The first answer is the one that opened the stream, from before now: it
+	// proves nothing about this moment.
+	if _, err := f.advance(ctx, stream); err != nil {
+		return err
+	}
+	if err := f.reload(ctx); err != nil {
+		return err
+	}
+	f.stream.Store(true)
+	reloaded := f.elapsed()
+	for {
+		began := f.elapsed()
+		delivered, err := f.advance(ctx, stream)
+		if err != nil {
+			return err
+		}
+		if !delivered {
+			// A batch without events proves that nothing was revoked before it
+			// was asked for.
+			f.freshSince(began)
+		}
+		if f.elapsed()-reloaded >= reloadInterval {
+			if err := f.reload(ctx); err != nil {
+				return err
+			}
+			reloaded = f.elapsed()
+		}
+	}
+}
+
+// advance takes the next event, or fetches a batch and finds none in it.
+func (f *Feed) advance(ctx context.Context, stream *mongo.ChangeStream) (delivered bool, err error) {
+	ctx, cancel := store.Context(ctx)
+	defer cancel()
+	if !stream.TryNext(ctx) {
+		if err := stream.Err(); err != nil {
+			return false, err
+		}
+		if stream.ID() == 0 {
+			return false, errors.New("the change stream was closed by the server")
+		}
+		return false, nil
+	}
+	var event struct {
+		Type string       `bson:"operationType"`
+		Full *storedEntry `bson:"fullDocument"`
+	}
+	if err := stream.Decode(&event); err != nil {
+		return false, err
+	}
+	if event.Type == "invalidate" {
+		return false, errors.New("the blacklist collection was dropped or renamed")
+	}
+	// An update whose document is already gone again has nothing to say.
+	if event.Full != nil {
+		f.apply(*event.Full)
+	}
+	return true, nil
+}
+
+// streamsUnsupported recognises a stand-alone server (40573) and servers that
+// know no such stage.
+func streamsUnsupported(err error) bool {
+	var server mongo.ServerError
+	return errors.As(err, &server) && (server.HasErrorCode(40573) || server.HasErrorCode(40324) ||
+		server.HasErrorCode(59) || server.HasErrorCode(115) || server.HasErrorCode(238))
+}

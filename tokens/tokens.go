@@ -1,0 +1,193 @@
+// Package tokens issues and verifies access tokens, and knows which of them
+// have been revoked.
+//
+// An access token is a JWT (RFC 7519) in the profile of RFC 9068: type
+// "at+jwt", signed with HS256 by a key that is derived for one app and one
+// purpose. [Service.Verify] is the only thing that builds a [Verified], and
+// only a Verified carries claims that may be believed.
+//
+// A [Feed] keeps the revocations of a blacklist collection in memory, a
+// [Blacklist] is one app's part of it.
+package tokens
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/tokens/keys"
+)
+
+const (
+	// MaxAccessTTL is the longest life of an access token.
+	MaxAccessTTL = 24 * time.Hour
+	// MaxLength is the longest token that is looked at, in bytes.
+	MaxLength = 8 << 10
+	// maxIssued is the longest token that is issued: with its name it has to fit
+	// the 4,096 bytes of a cookie (RFC 6265 section 6.1).
+	maxIssued = 3800
+	// tokenType is the "typ" of an access token (RFC 9068 section 2.1).
+	tokenType = "at+jwt"
+)
+
+// Errors of verification. No claims come with any of them.
+var (
+	// ErrMalformed says that the text is no token at all.
+	ErrMalformed = errors.New("malformed token")
+	// ErrInvalid says that it is a token, and not one of this app and purpose:
+	// the signature, key, type, issuer, audience or a claim is wrong.
+	ErrInvalid = errors.New("invalid token")
+	// ErrExpired says that the token was good and its time is over.
+	ErrExpired = errors.New("token expired")
+	// ErrReservedClaim says that a custom claim has a name that Mandate uses.
+	ErrReservedClaim = errors.New("reserved claim")
+	// ErrTooLarge says that custom claims make the token too long for a cookie.
+	ErrTooLarge = errors.New("token too large")
+)
+
+// Config configures a [Service].
+type Config struct {
+	// App is the slug, the "client_id" of the tokens.
+	App string
+	// Issuer and Audience are the "iss" and "aud", both required: an empty one
+	// would switch the check off.
+	Issuer, Audience string
+	// AccessTTL is the life of a token: more than 0, at most 24 h.
+	AccessTTL time.Duration
+	// Leeway is how far clocks may differ when times are compared. Default 0.
+	Leeway time.Duration
+	// Keys are the app's derived keys, required.
+	Keys *keys.App
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+	// CacheSize is how many verified tokens are remembered. Default 16,384; at
+	// some 700 bytes each that is about 11 MiB when it is full.
+	CacheSize int
+}
+
+// Service issues and verifies the access tokens of one app. It is safe for
+// concurrent use.
+type Service struct {
+	config  Config
+	headers map[string]keys.Key // by their first segment, byte for byte
+	header  string              // the segment that is issued
+	cache   *cache
+}
+
+// New returns the service for the app that config describes.
+func New(config Config) (*Service, error) {
+	switch {
+	case config.App == "" || config.Issuer == "" || config.Audience == "":
+		return nil, errors.New("tokens: app, issuer and audience are required")
+	case config.Keys == nil:
+		return nil, errors.New("tokens: keys are required")
+	case config.AccessTTL <= 0 || config.AccessTTL > MaxAccessTTL:
+		return nil, fmt.Errorf("tokens: access TTL %s is not between 0 and %s", config.AccessTTL, MaxAccessTTL)
+	case config.Leeway < 0:
+		return nil, errors.New("tokens: leeway is negative")
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.CacheSize <= 0 {
+		config.CacheSize = 16 << 10
+	}
+	s := &Service{config: config, headers: map[string]keys.Key{}, cache: newCache(config.CacheSize)}
+	for _, key := range config.Keys.All(keys.Access) {
+		segment, err := headerSegment(key)
+		if err != nil {
+			return nil, err
+		}
+		s.headers[segment] = key
+		if s.header == "" {
+			s.header = segment
+		}
+	}
+	return s, nil
+}
+
+// headerSegment is the first segment of every token that key signs. There is
+// one spelling of it, so verification compares bytes and parses no header that
+// an attacker wrote: "none", "jku", "crit" and the rest have nowhere to stand.
+func headerSegment(key keys.Key) (string, error) {
+	raw, err := json.Marshal(header(key))
+	if err != nil {
+		return "", fmt.Errorf("tokens: header: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(raw), nil
+}
+
+func header(key keys.Key) map[string]any {
+	return map[string]any{"alg": "HS256", "kid": key.ID, "typ": tokenType}
+}
+
+// Grant says whom a token is for.
+type Grant struct {
+	// Subject is the account's id, required.
+	Subject string
+	// Kind is the account's kind, required.
+	Kind authz.Kind
+	// SessionID is the session that the token belongs to, required.
+	SessionID string
+	// Epoch is the epoch of the user's session head: a revocation of the user
+	// kills tokens of a lower one.
+	Epoch int64
+	// AuthTime is when the user last proved who they are.
+	AuthTime time.Time
+	// NotAfter bounds the token's life from above, as the end of its session
+	// does. Zero means no bound besides AccessTTL.
+	NotAfter time.Time
+	// Custom are further claims. A name that Mandate uses is
+	// [ErrReservedClaim].
+	Custom map[string]any
+}
+
+// Issued is a new token.
+type Issued struct {
+	// Token is the token itself.
+	Token string
+	// ID is its "jti".
+	ID string
+	Lifetime
+}
+
+// Issue signs a token for g.
+func (s *Service) Issue(g Grant) (*Issued, error) {
+	if g.Subject == "" || g.SessionID == "" || g.Kind == "" {
+		return nil, errors.New("tokens: a grant needs subject, kind and session")
+	}
+	// NumericDate has whole seconds; rounding down never prolongs a life.
+	now := s.config.Now().Truncate(time.Second)
+	expires := now.Add(s.config.AccessTTL)
+	if !g.NotAfter.IsZero() && g.NotAfter.Before(expires) {
+		expires = g.NotAfter.Truncate(time.Second)
+	}
+	claims := jwt.MapClaims{}
+	for name, value := range g.Custom {
+		if reserved[name] {
+			return nil, fmt.Errorf("%w: %q", ErrReservedClaim, name)
+		}
+		claims[name] = value
+	}
+	id := store.NewID("tok_")
+	claims["iss"], claims["aud"], claims["client_id"] = s.config.Issuer, s.config.Audience, s.config.App
+	claims["sub"], claims["sub_type"], claims["sid"], claims["epoch"] = g.Subject, string(g.Kind), g.SessionID, g.Epoch
+	claims["jti"], claims["iat"], claims["exp"], claims["auth_time"] = id, now.Unix(), expires.Unix(), g.AuthTime.Unix()
+
+	key := s.config.Keys.Newest(keys.Access)
+	token := &jwt.Token{Method: jwt.SigningMethodHS256, Header: header(key), Claims: claims}
+	text, err := token.SignedString(key.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("tokens: sign: %w", err)
+	}
+	if len(text) > maxIssued {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d; put less into custom claims", ErrTooLarge, len(text), maxIssued)
+	}
+	return &Issued{Token: text, ID: id, Lifetime: Lifetime{IssuedAt: now, ExpiresAt: expires}}, nil
+}
