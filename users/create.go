@@ -1,0 +1,213 @@
+package users
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"time"
+
+	"go.mongodb.org/mongo-driver/bson"
+
+	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/tokens/keys"
+)
+
+// NewUser is a person to create.
+type NewUser struct {
+	Email, Password string
+	Profile         map[string]any
+}
+
+// Create creates a person. A taken address is [ErrEmailTaken], after as much
+// work as a free one; a value that is not admitted is a [FieldError].
+func (s *Store) Create(ctx context.Context, n NewUser) (*User, error) {
+	norm, err := NormalizeEmail(n.Email)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkProfile(n.Profile); err != nil {
+		return nil, err
+	}
+	if err := s.checkNew(ctx, "password", n.Password, norm); err != nil {
+		return nil, err
+	}
+	hash, err := s.config.Hasher.Hash(ctx, s.config.BcryptCost, n.Password)
+	if err != nil {
+		return nil, err
+	}
+	r := s.newRecord(authz.KindHuman)
+	r.Email, r.EmailNorm, r.PasswordHash, r.Profile = n.Email, norm, hash, n.Profile
+	if err := s.insert(ctx, r); err != nil {
+		if errors.Is(err, store.ErrDuplicate) {
+			return nil, ErrEmailTaken
+		}
+		return nil, err
+	}
+	s.report(ctx, event.UserRegistered, event.Success, r.ID, "")
+	return &r.User, nil
+}
+
+func (s *Store) newRecord(kind authz.Kind) *record {
+	now := store.Time(s.config.Now())
+	return &record{
+		App:  s.config.App,
+		User: User{ID: store.NewID("usr_"), Kind: kind, Status: Active, CreatedAt: now, UpdatedAt: now},
+	}
+}
+
+func (s *Store) insert(ctx context.Context, r *record) error {
+	ctx, cancel := store.Context(ctx)
+	defer cancel()
+	_, err := s.users.InsertOne(ctx, r)
+	return store.Error("create the user", err)
+}
+
+// deviceIDForm is what a device id must look like: long enough not to be
+// guessed.
+var deviceIDForm = regexp.MustCompile(`^[A-Za-z0-9_-]{32,128}$`)
+
+// NewDeviceID returns a device id with more than 128 random bits.
+func NewDeviceID() string { return store.NewID("") + store.NewID("") }
+
+// Anonymous returns the guest of the device with the id, and makes it when
+// there is none. Whoever knows the id is the guest, so only a MAC of it is
+// stored. The error is a [FieldError] for an id of the wrong form and
+// [ErrDisabled] for a guest that is disabled.
+func (s *Store) Anonymous(ctx context.Context, deviceID string) (*User, error) {
+	return s.ofDevice(ctx, authz.KindAnonymous, deviceID, event.AnonymousStarted)
+}
+
+// Demo returns the demo user of the device with the id, as Anonymous does for
+// guests.
+func (s *Store) Demo(ctx context.Context, deviceID string) (*User, error) {
+	return s.ofDevice(ctx, authz.KindDemo, deviceID, event.DemoStarted)
+}
+
+func (s *Store) ofDevice(ctx context.Context, kind authz.Kind, deviceID string, started event.Type) (*User, error) {
+	if !deviceIDForm.MatchString(deviceID) {
+		return nil, invalid("device_id", "must have 32 to 128 letters, digits, - or _")
+	}
+	hashes := s.config.Keys.Identifiers(keys.Device, deviceID)
+	for attempt := 0; ; attempt++ {
+		r, err := s.read(ctx, bson.M{"app": s.config.App, "kind": kind, "device_hash": bson.M{"$in": hashes}})
+		if err == nil {
+			if r.Status != Active {
+				return nil, ErrDisabled
+			}
+			return &r.User, nil
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+		r = s.newRecord(kind)
+		r.DeviceHash = hashes[0]
+		err = s.insert(ctx, r)
+		if err == nil {
+			s.report(ctx, started, event.Success, r.ID, "")
+			return &r.User, nil
+		}
+		// Another request of the device was faster: its user is the one.
+		if !errors.Is(err, store.ErrDuplicate) || attempt > 0 {
+			return nil, err
+		}
+	}
+}
+
+// DemoUser is a demo user that signs in with a password.
+type DemoUser struct {
+	Email, Password string
+}
+
+// SeedDemo makes sure that the demo users are there with these passwords. It is
+// for development: passwords are not judged. Several instances may do it at
+// once. An address that belongs to a person is [ErrEmailTaken]: nobody's account
+// gets another password by a manifest.
+func (s *Store) SeedDemo(ctx context.Context, list []DemoUser) error {
+	for _, d := range list {
+		if err := s.seed(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) seed(ctx context.Context, d DemoUser) error {
+	norm, err := NormalizeEmail(d.Email)
+	if err != nil {
+		return err
+	}
+	for attempt := 0; ; attempt++ {
+		r, err := s.read(ctx, bson.M{"app": s.config.App, "email_norm": norm})
+		switch {
+		case err == nil:
+			return s.reseed(ctx, r, d)
+		case !errors.Is(err, ErrNotFound):
+			return err
+		}
+		hash, err := s.config.Hasher.Hash(ctx, s.config.BcryptCost, d.Password)
+		if err != nil {
+			return err
+		}
+		r = s.newRecord(authz.KindDemo)
+		r.Email, r.EmailNorm, r.EmailVerified, r.PasswordHash = d.Email, norm, true, hash
+		if err = s.insert(ctx, r); err == nil || !errors.Is(err, store.ErrDuplicate) || attempt > 0 {
+			return err
+		}
+	}
+}
+
+// reseed gives a demo user that is there the password of the manifest.
+func (s *Store) reseed(ctx context.Context, r *record, d DemoUser) error {
+	if r.Kind != authz.KindDemo {
+		return ErrEmailTaken
+	}
+	same, err := s.config.Hasher.Verify(ctx, r.PasswordHash, d.Password)
+	if err != nil || same {
+		return err
+	}
+	return s.storePassword(ctx, r.ID, r.PasswordHash, d.Password)
+}
+
+// storePassword replaces the hash was by one of password, on the condition that
+// it is still the one.
+func (s *Store) storePassword(ctx context.Context, id, was, password string) error {
+	hash, err := s.config.Hasher.Hash(ctx, s.config.BcryptCost, password)
+	if err != nil {
+		return err
+	}
+	filter := bson.M{"_id": id, "app": s.config.App, "password_hash": was}
+	if was == "" {
+		filter["password_hash"] = bson.M{"$exists": false}
+	}
+	return s.update(ctx, filter, bson.M{"password_hash": hash})
+}
+
+// update changes one user and its updated_at. The error is [ErrChanged] when
+// the filter matched none.
+func (s *Store) update(ctx context.Context, filter, set bson.M) error {
+	ctx, cancel := store.Context(context.WithoutCancel(ctx))
+	defer cancel()
+	if set["updated_at"] == nil {
+		set["updated_at"] = s.nextUpdate(time.Time{})
+	}
+	res, err := s.users.UpdateOne(ctx, filter, bson.M{"$set": set})
+	if err != nil {
+		return store.Error("change the user", err)
+	}
+	if res.MatchedCount == 0 {
+		return ErrChanged
+	}
+	return nil
+}
+
+// nextUpdate is a new updated_at that differs from before: conditional updates
+// tell versions apart by it.
+func (s *Store) nextUpdate(before time.Time) time.Time {
+	now := store.Time(s.config.Now())
+	if !now.After(before) {
+		return before.Add(time.Millisecond)
+	}
+	return now
+}

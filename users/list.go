@@ -1,0 +1,106 @@
+package users
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.mongodb.org/mongo-driver/bson"
+	"go.mongodb.org/mongo-driver/mongo/options"
+
+	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/tokens/keys"
+)
+
+// ListOptions choose a page of users.
+type ListOptions struct {
+	// Limit is the size of the page, 1 to 500. Default 50.
+	Limit int
+	// Cursor is the Next of the page before. Empty means the first page.
+	Cursor string
+	// Status and Kind select users; empty means all.
+	Status Status
+	Kind   authz.Kind
+}
+
+// Page is a page of users in the order of their creation.
+type Page struct {
+	Users []User
+	// Next is the cursor of the next page, empty on the last.
+	Next string
+}
+
+// List returns a page of the app's users. The error is [ErrInvalidCursor] for
+// a cursor of another app or another selection.
+func (s *Store) List(ctx context.Context, opts ListOptions) (*Page, error) {
+	if opts.Limit <= 0 {
+		opts.Limit = 50
+	}
+	opts.Limit = min(opts.Limit, 500)
+	filter := bson.M{"app": s.config.App}
+	if opts.Status != "" {
+		filter["status"] = opts.Status
+	}
+	if opts.Kind != "" {
+		filter["kind"] = opts.Kind
+	}
+	scope := string(opts.Status) + "/" + string(opts.Kind)
+	if opts.Cursor != "" {
+		at, id, err := s.openCursor(opts.Cursor, scope)
+		if err != nil {
+			return nil, err
+		}
+		filter["$or"] = bson.A{
+			bson.M{"created_at": bson.M{"$gt": at}},
+			bson.M{"created_at": at, "_id": bson.M{"$gt": id}},
+		}
+	}
+	ctx, cancel := store.Context(ctx)
+	defer cancel()
+	cursor, err := s.users.Find(ctx, filter, options.Find().
+		SetSort(bson.D{{Key: "created_at", Value: 1}, {Key: "_id", Value: 1}}).
+		SetLimit(int64(opts.Limit)+1).SetProjection(bson.M{"password_hash": 0, "device_hash": 0, "email_norm": 0}))
+	if err != nil {
+		return nil, store.Error("list users", err)
+	}
+	page := &Page{Users: []User{}}
+	if err := cursor.All(ctx, &page.Users); err != nil {
+		return nil, store.Error("list users", err)
+	}
+	if len(page.Users) > opts.Limit {
+		page.Users = page.Users[:opts.Limit]
+		last := page.Users[opts.Limit-1]
+		page.Next = s.sealCursor(last.CreatedAt, last.ID, scope)
+	}
+	return page, nil
+}
+
+// A cursor is "<kid>.<milliseconds>.<id>.<mac>": it is authenticated, so that
+// nobody writes a position into a filter.
+func (s *Store) sealCursor(at time.Time, id, scope string) string {
+	key := s.config.Keys.Newest(keys.Cursor)
+	text := key.ID + "." + strconv.FormatInt(at.UnixMilli(), 10) + "." + id
+	return text + "." + base64.RawURLEncoding.EncodeToString(key.MAC([]byte("users/"+scope+"/"+text)))
+}
+
+func (s *Store) openCursor(cursor, scope string) (time.Time, string, error) {
+	bad := fmt.Errorf("%w: ask for the first page again", ErrInvalidCursor)
+	parts := strings.Split(cursor, ".")
+	if len(cursor) > 256 || len(parts) != 4 {
+		return time.Time{}, "", bad
+	}
+	key, ok := s.config.Keys.ByID(keys.Cursor, parts[0])
+	mac, err := base64.RawURLEncoding.Strict().DecodeString(parts[3])
+	if !ok || err != nil || !key.Verify([]byte("users/"+scope+"/"+strings.Join(parts[:3], ".")), mac) {
+		return time.Time{}, "", bad
+	}
+	millis, err := strconv.ParseInt(parts[1], 10, 64)
+	if err != nil {
+		return time.Time{}, "", bad
+	}
+	return time.UnixMilli(millis).UTC(), parts[2], nil
+}
