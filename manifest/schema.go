@@ -1,0 +1,247 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+
+	"github.com/mandate-auth/mandate/schemas"
+)
+
+// schema is a node of the JSON Schema, as far as defaults and conversions need
+// it. A nil schema knows nothing.
+type schema struct {
+	Types       any                `json:"type"`
+	Properties  map[string]*schema `json:"properties"`
+	Items       *schema            `json:"items"`
+	Default     any                `json:"default"`
+	Description string             `json:"description"`
+	Secret      bool               `json:"x-secret"`
+	XType       string             `json:"x-type"`
+}
+
+var rootSchema = sync.OnceValue(func() *schema {
+	var s schema
+	dec := json.NewDecoder(bytes.NewReader(schemas.Manifest))
+	dec.UseNumber()
+	if err := dec.Decode(&s); err != nil {
+		panic("the embedded schema is broken: " + err.Error())
+	}
+	return &s
+})
+
+var compiled = sync.OnceValue(func() *jsonschema.Schema {
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(schemas.Manifest))
+	if err != nil {
+		panic("the embedded schema is broken: " + err.Error())
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("manifest.schema.json", doc); err != nil {
+		panic("the embedded schema is broken: " + err.Error())
+	}
+	return c.MustCompile("manifest.schema.json")
+})
+
+func (s *schema) property(name string) *schema {
+	if s == nil {
+		return nil
+	}
+	return s.Properties[name]
+}
+
+func (s *schema) items() *schema {
+	if s == nil {
+		return nil
+	}
+	return s.Items
+}
+
+// at returns the node for a pointer.
+func (s *schema) at(pointer string) *schema {
+	for _, part := range strings.Split(pointer, "/")[1:] {
+		if s == nil {
+			return nil
+		}
+		if _, err := strconv.Atoi(part); err == nil && s.Items != nil {
+			s = s.Items
+		} else {
+			s = s.property(part)
+		}
+	}
+	return s
+}
+
+// convert turns the text of a variable into the type of the key.
+func (s *schema) convert(text string) any {
+	if s == nil {
+		return text
+	}
+	switch s.Types {
+	case "boolean":
+		if b, err := strconv.ParseBool(text); err == nil {
+			return b
+		}
+	case "integer", "number":
+		if _, err := strconv.ParseFloat(text, 64); err == nil && json.Valid([]byte(text)) {
+			return json.Number(text)
+		}
+	}
+	return text
+}
+
+func (p *parser) isSecret(pointer string) bool {
+	s := rootSchema().at(pointer)
+	return s != nil && s.Secret || p.sources[pointer] != ""
+}
+
+// validate checks the tree against the schema.
+func (p *parser) validate(root any) {
+	err := compiled().Validate(root)
+	if err == nil {
+		return
+	}
+	validation, ok := err.(*jsonschema.ValidationError) //nolint:errorlint // Validate documents this type
+	if !ok {
+		p.fault("", "", "cannot be checked: %v", err)
+		return
+	}
+	p.collect(validation, root)
+}
+
+// collect turns the leaves of the library's report into faults.
+func (p *parser) collect(e *jsonschema.ValidationError, root any) {
+	if len(e.Causes) > 0 {
+		for _, cause := range e.Causes {
+			p.collect(cause, root)
+		}
+		return
+	}
+	pointer := ""
+	for _, part := range e.InstanceLocation {
+		pointer += "/" + escape(part)
+	}
+	value := render(valueAt(root, e.InstanceLocation))
+	switch k := e.ErrorKind.(type) {
+	case *kind.AdditionalProperties:
+		for _, name := range k.Properties {
+			p.unknownKey(pointer, name)
+		}
+	case *kind.Required:
+		for _, name := range k.Missing {
+			p.fault(pointer+"/"+escape(name), "", "is required")
+		}
+	case *kind.Enum:
+		allowed := make([]string, len(k.Want))
+		for i, w := range k.Want {
+			allowed[i] = render(w)
+		}
+		p.fault(pointer, value, "must be one of %s", strings.Join(allowed, ", "))
+	case *kind.Pattern:
+		if s := rootSchema().at(pointer); s != nil && s.XType == "duration" {
+			p.fault(pointer, value, `must be a duration such as "15m", "1h30m" or "30d", or a number of seconds`)
+			return
+		}
+		p.fault(pointer, value, "must match %s", k.Want)
+	case *kind.Type:
+		p.fault(pointer, value, "must be a %s, not a %s", strings.Join(k.Want, " or a "), k.Got)
+	case *kind.Minimum:
+		p.fault(pointer, value, "must be at least %s", k.Want.RatString())
+	case *kind.Maximum:
+		p.fault(pointer, value, "must be at most %s", k.Want.RatString())
+	case *kind.MinLength, *kind.MaxLength, *kind.MaxItems:
+		// These texts hold lengths only, never the value.
+		p.fault(pointer, "", "%s", k.(jsonschema.ErrorKind).LocalizedString(message.NewPrinter(language.English)))
+	default:
+		p.fault(pointer, value, "is not allowed by the schema at %s", strings.Join(e.ErrorKind.KeywordPath(), "/"))
+	}
+}
+
+// later are the keys that are documented and belong to later versions.
+var later = []string{
+	"/auth/users/registration_role", "/auth/users/require_verified_email", "/auth/tokens/key_rotation",
+	"/auth/requirements", "/auth/rate_limits", "/auth/internal_networks", "/auth/api_keys", "/auth/clients", "/auth/issuers",
+	"/auth/oauth", "/auth/mail", "/auth/audit", "/auth/metrics",
+}
+
+// laterPolicy are those of /auth/policy.
+var laterPolicy = []string{
+	"provider", "required", "allowed_roles", "allowed_users", "denied_users", "required_permissions", "owner_can_access", "authorization",
+}
+
+func (p *parser) unknownKey(pointer, name string) {
+	full := pointer + "/" + escape(name)
+	if slices.Contains(later, full) || (pointer == "/auth/policy" && slices.Contains(laterPolicy, name)) {
+		p.fault(full, "", "is not part of this version: no code would enforce it; remove it")
+		return
+	}
+	s := rootSchema().at(pointer)
+	p.fault(full, "", "is not a known key")
+	if s != nil && len(p.faults) > 0 {
+		p.faults[len(p.faults)-1].Nearest = nearest(name, slices.Sorted(maps.Keys(s.Properties)))
+	}
+}
+
+func valueAt(v any, location []string) any {
+	for _, part := range location {
+		switch x := v.(type) {
+		case map[string]any:
+			v = x[part]
+		case []any:
+			i, err := strconv.Atoi(part)
+			if err != nil || i < 0 || i >= len(x) {
+				return nil
+			}
+			v = x[i]
+		}
+	}
+	return v
+}
+
+// render shows a value in an error, cut to a readable length. Objects are not
+// shown: a secret could be in them.
+func render(v any) string {
+	switch v.(type) {
+	case map[string]any:
+		return "{…}"
+	case []any:
+		return "[…]"
+	}
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprintf("(%T)", v)
+	}
+	if len(raw) > 80 {
+		return strings.ToValidUTF8(string(raw[:80]), "") + "…"
+	}
+	return string(raw)
+}
+
+// applyDefaults fills in what the file leaves out.
+func (p *parser) applyDefaults(s *schema, pointer string, tree map[string]any) {
+	for name, property := range s.Properties {
+		at := pointer + "/" + escape(name)
+		value, there := tree[name]
+		switch {
+		case property.Types == "object":
+			member, ok := value.(map[string]any)
+			if !ok {
+				member = map[string]any{}
+				tree[name] = member
+			}
+			p.applyDefaults(property, at, member)
+		case !there && property.Default != nil:
+			tree[name] = property.Default
+			p.sources[at] = sourceDefault
+		}
+	}
+}
