@@ -59,7 +59,9 @@ type Feed struct {
 	loaded  atomic.Bool
 	stream  atomic.Bool // whether a change stream is followed now
 	highest atomic.Int64
-	renewal singleflight.Group
+	// interval is the time between two polls; it only ever shrinks.
+	interval atomic.Int64
+	renewal  singleflight.Group
 
 	cancel context.CancelFunc
 	ended  sync.WaitGroup
@@ -87,6 +89,7 @@ func NewFeed(ctx context.Context, coll *mongo.Collection, config FeedConfig) (*F
 		config.Logger = slog.Default()
 	}
 	f := &Feed{coll: coll, config: config, start: monotonic()}
+	f.interval.Store(int64(config.PollInterval))
 	var err error
 	if f.ttl, err = store.Indexes(ctx, coll, blacklistIndexes()); err != nil {
 		return nil, err
@@ -267,3 +270,13 @@ func (f *Feed) renew(ctx context.Context) error {
 
 // errUnsupported says that the server has no change streams.
 var errUnsupported = errors.New("no change streams")
+
+// PollAtLeastEvery shortens the poll interval for an app that asks for less.
+func (f *Feed) PollAtLeastEvery(d time.Duration) {
+	for {
+		old := f.interval.Load()
+		if int64(d) >= old || f.interval.CompareAndSwap(old, int64(d)) {
+			return
+		}
+	}
+}

@@ -40,8 +40,8 @@ func (f *Feed) run(ctx context.Context) {
 // pollUntil polls for the given time, or until ctx ends when it is 0.
 func (f *Feed) pollUntil(ctx context.Context, limit time.Duration) {
 	began := f.elapsed()
-	ticker := time.NewTicker(f.config.PollInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	// After a stream that failed, everything is read again first.
 	reloaded := time.Duration(-1)
 	failing := false
@@ -58,10 +58,11 @@ func (f *Feed) pollUntil(ctx context.Context, limit time.Duration) {
 			failing = err != nil
 			f.logOutage(err)
 		}
+		timer.Reset(time.Duration(f.interval.Load()))
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
 	}
 }

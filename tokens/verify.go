@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -25,6 +26,8 @@ type Verified struct {
 	// clean is the version of the blacklist, plus one, in which the token was
 	// last found not to be revoked.
 	clean atomic.Uint64
+	// used is when the token's use was last noted, in Unix milliseconds.
+	used atomic.Int64
 }
 
 // Subject returns the account's id ("sub").
@@ -180,4 +183,24 @@ func (s *Service) checkTimes(c *claims, now time.Time) error {
 		return fmt.Errorf("%w: not valid yet; compare the clocks of the instances", ErrInvalid)
 	}
 	return nil
+}
+
+// VerifyEnded is [Service.Verify] for a token whose time may be over. It is for
+// ending the token's session, and for nothing else.
+func (s *Service) VerifyEnded(text string) (*Verified, error) {
+	v, err := s.verify(text)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkTimes(&v.claims, s.config.Now()); err != nil && !errors.Is(err, ErrExpired) {
+		return nil, err
+	}
+	return v, nil
+}
+
+// NoteUse reports whether the token is used for the first time within interval,
+// so that activity is written seldom and decided without a lock.
+func (v *Verified) NoteUse(now time.Time, interval time.Duration) bool {
+	last, at := v.used.Load(), now.UnixMilli()
+	return at-last >= interval.Milliseconds() && v.used.CompareAndSwap(last, at)
 }

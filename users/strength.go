@@ -171,7 +171,7 @@ func mostlyContext(password string, words []string) bool {
 // checkNew judges a new password of the user with the address, breach
 // collection included. The error is a [FieldError] of field.
 func (s *Store) checkNew(ctx context.Context, field, password, email string) error {
-	report := CheckPassword(s.config.Password, password, s.config.App, email)
+	report := CheckPassword(s.config.Password, password, append([]string{s.config.App, email}, s.config.Context...)...)
 	if !report.OK {
 		return &FieldError{Field: field, Code: report.Reasons[0].Code, Message: report.Reasons[0].Message}
 	}

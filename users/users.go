@@ -141,6 +141,9 @@ type Config struct {
 	// KeepOtherSessions leaves the other sessions alive when the user changes
 	// the password.
 	KeepOtherSessions bool
+	// Context are words that a password may not consist of, besides the slug and
+	// the user's address: the app's name.
+	Context []string
 	// Breach is asked about new passwords when Password.Breach is not off.
 	Breach BreachChecker
 	// Events receives what happens. Default none.

@@ -1,0 +1,175 @@
+// Package cookies names, sets, reads and clears the cookies of an app (RFC
+// 6265bis): the access token, the refresh token and the device token.
+package cookies
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Kind is what a cookie holds.
+type Kind int
+
+// The kinds.
+const (
+	// Access is the access token, sent with every request to the host.
+	Access Kind = iota
+	// Refresh is the refresh token, sent to the app's own routes only.
+	Refresh
+	// Device is the device token.
+	Device
+)
+
+// suffix ends a cookie's name.
+var suffix = [...]string{Access: "_access", Refresh: "_refresh", Device: "_device"}
+
+// maxSize is what browsers keep of a name and a value together.
+const maxSize = 4096
+
+// Errors of this package.
+var (
+	// ErrDuplicate says that a request holds two of our cookies of one name: one
+	// of them was planted.
+	ErrDuplicate = errors.New("a cookie is given twice")
+	// ErrTooLarge says that a value does not fit into a cookie.
+	ErrTooLarge = errors.New("cookie too large")
+)
+
+// Config configures a [Jar].
+type Config struct {
+	// Slug is the app's slug: it is part of every name, so that the apps of one
+	// host do not collide.
+	Slug string
+	// BasePath is where the app's routes are: the path of the refresh cookie.
+	BasePath string
+	// SameSite is the attribute of that name. Default Lax.
+	SameSite http.SameSite
+	// AlwaysSecure sets Secure whatever the request looks like. Otherwise plain
+	// HTTP on the loopback interface gets cookies without it.
+	AlwaysSecure bool
+	// InsecureDevelopment gives cookies without Secure to all plain HTTP.
+	InsecureDevelopment bool
+	// Domain is the attribute of that name. It gives up the __Host- prefix.
+	Domain string
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+// Jar sets and reads the cookies of one app. It is safe for concurrent use.
+type Jar struct {
+	config Config
+	names  [2][3]string // by secure, by kind
+}
+
+// New returns the jar that config describes.
+func New(config Config) (*Jar, error) {
+	if config.Slug == "" || !strings.HasPrefix(config.BasePath, "/") {
+		return nil, errors.New("cookies: a slug and a base path are required")
+	}
+	if config.SameSite == 0 {
+		config.SameSite = http.SameSiteLaxMode
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	j := &Jar{config: config}
+	for kind := range suffix {
+		name := config.Slug + suffix[kind]
+		prefix := "__Host-"
+		// __Host- demands the path /, and forbids a domain.
+		if config.Domain != "" || Kind(kind) == Refresh {
+			prefix = "__Secure-"
+		}
+		j.names[0][kind], j.names[1][kind] = name, prefix+name
+	}
+	return j, nil
+}
+
+// Secure reports whether the cookies of a request carry Secure. encrypted says
+// whether the request came over TLS, to this process or to a trusted proxy.
+func (j *Jar) Secure(r *http.Request, encrypted bool) bool {
+	if encrypted || j.config.AlwaysSecure {
+		return true
+	}
+	return !j.config.InsecureDevelopment && !loopback(r.Host)
+}
+
+// loopback reports whether host names this machine.
+func loopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return ip != nil && ip.IsLoopback()
+}
+
+// Name returns the name of a cookie.
+func (j *Jar) Name(kind Kind, secure bool) string {
+	if secure {
+		return j.names[1][kind]
+	}
+	return j.names[0][kind]
+}
+
+// Set sets a cookie until expires; a zero time lets it end with the browser.
+func (j *Jar) Set(w http.ResponseWriter, kind Kind, secure bool, value string, expires time.Time) error {
+	c := j.cookie(kind, secure)
+	c.Value = value
+	if len(c.Name)+len(value) > maxSize {
+		return fmt.Errorf("%w: %s has %d bytes, at most %d", ErrTooLarge, c.Name, len(c.Name)+len(value), maxSize)
+	}
+	if !expires.IsZero() {
+		c.Expires = expires
+		c.MaxAge = max(1, int(expires.Sub(j.config.Now()).Seconds()))
+	}
+	http.SetCookie(w, c)
+	return nil
+}
+
+// Clear takes a cookie away, with the attributes that it was set with.
+func (j *Jar) Clear(w http.ResponseWriter, kind Kind, secure bool) {
+	c := j.cookie(kind, secure)
+	c.MaxAge = -1
+	c.Expires = time.Unix(1, 0)
+	http.SetCookie(w, c)
+}
+
+func (j *Jar) cookie(kind Kind, secure bool) *http.Cookie {
+	path := "/"
+	if kind == Refresh {
+		path = j.config.BasePath
+	}
+	return &http.Cookie{
+		Name: j.Name(kind, secure), Path: path, Domain: j.config.Domain,
+		Secure: secure, HttpOnly: true, SameSite: j.config.SameSite,
+	}
+}
+
+// Read returns the value of a cookie, "" when the request has none. The error
+// is [ErrDuplicate]. It allocates nothing.
+func (j *Jar) Read(r *http.Request, kind Kind, secure bool) (string, error) {
+	name := j.Name(kind, secure)
+	value, found := "", false
+	for _, line := range r.Header["Cookie"] {
+		for line != "" {
+			var pair string
+			pair, line, _ = strings.Cut(line, ";")
+			k, v, ok := strings.Cut(strings.TrimLeft(pair, " \t"), "=")
+			if !ok || k != name {
+				continue
+			}
+			if found {
+				return "", ErrDuplicate
+			}
+			value, found = strings.TrimRight(v, " \t"), true
+		}
+	}
+	return value, nil
+}

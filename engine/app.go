@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/internal/httpapi"
+	"github.com/mandate-auth/mandate/manifest"
+	"github.com/mandate-auth/mandate/sessions"
+	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/users"
+)
+
+// App is one app of an engine: a tenant with its own users, sessions, keys and
+// cookies. It is safe for concurrent use.
+type App struct {
+	engine   *Engine
+	slug     string
+	manifest *manifest.Manifest
+
+	users     *users.Store
+	sessions  *sessions.Manager
+	tokens    *tokens.Service
+	devices   *tokens.Devices
+	feed      *tokens.Feed
+	blacklist *tokens.Blacklist
+	headers   httpapi.HeaderConfig
+	api       *httpapi.API
+
+	mu     sync.Mutex
+	closed bool
+}
+
+// Slug returns the app's name in data, cookies and tokens.
+func (app *App) Slug() string { return app.slug }
+
+// Manifest returns the app's manifest, which must not be changed.
+func (app *App) Manifest() *manifest.Manifest { return app.manifest }
+
+// Handler returns the app's routes. It is mounted at the base path with a slash
+// at its end, without http.StripPrefix:
+//
+//	mux.Handle("/auth/", app.Handler())
+func (app *App) Handler() http.Handler { return app.api }
+
+// WellKnown returns the app's documents under /.well-known/, where it is
+// mounted. This version has none: its tokens are signed with a symmetric key,
+// which is never published.
+func (app *App) WellKnown() http.Handler { return http.HandlerFunc(app.api.NotFound) }
+
+// Routes returns "METHOD path" of every route that the manifest enables.
+func (app *App) Routes() []string { return app.api.Paths() }
+
+// RequireUser asks for a principal: 401 without one. Guests pass only where the
+// manifest has auth.policy.allow_anonymous.
+func (app *App) RequireUser() *Guard { return app.api.RequireUser() }
+
+// RequireHuman is RequireUser for people: 403 human_required for machines.
+func (app *App) RequireHuman() *Guard { return app.api.RequireHuman() }
+
+// RequireFresh is RequireUser for those who have signed in within maxAge, ten
+// minutes when it is 0: 401 fresh_required otherwise. A refresh is no sign-in.
+func (app *App) RequireFresh(maxAge time.Duration) *Guard { return app.api.RequireFresh(maxAge) }
+
+// RequireTLS asks for HTTPS: 403 tls_required otherwise. It asks for no
+// principal: combine it by [App.All].
+func (app *App) RequireTLS() *Guard { return app.api.RequireTLS() }
+
+// Strict is RequireUser with the session, its head and the user read from the
+// database on every request.
+func (app *App) Strict() *Guard { return app.api.Strict() }
+
+// Optional passes what guard passes, and requests without a valid credential as
+// nobody: PrincipalFrom is nil then. A doubled or malformed credential stays
+// 400, a store that cannot be reached 503. A nil guard means RequireUser.
+func (app *App) Optional(guard *Guard) *Guard { return app.api.Optional(guard) }
+
+// All passes what every guard passes.
+func (app *App) All(guards ...*Guard) *Guard { return app.api.All(guards...) }
+
+// Protect puts every route of next behind RequireUser, or behind Optional where
+// the manifest has "auth_required": false.
+func (app *App) Protect(next http.Handler) http.Handler {
+	if app.manifest.AuthRequired {
+		return app.RequireUser().Handler(next)
+	}
+	return app.Optional(nil).Handler(next)
+}
+
+// SecurityHeaders sends the manifest's security headers with every answer of
+// next, as the app's own routes do.
+func (app *App) SecurityHeaders(next http.Handler) http.Handler {
+	return httpapi.SecurityHeaders(app.headers, next)
+}
+
+// Users returns the app's accounts, for services that need no HTTP.
+func (app *App) Users() *users.Store { return app.users }
+
+// Sessions returns the app's sessions.
+func (app *App) Sessions() *sessions.Manager { return app.sessions }
+
+// Tokens returns what issues and verifies the app's access tokens. It does not
+// know which have been revoked: see [App.Verify] and [App.Blacklist].
+func (app *App) Tokens() *tokens.Service { return app.tokens }
+
+// Blacklist returns the app's revocations.
+func (app *App) Blacklist() *tokens.Blacklist { return app.blacklist }
+
+// Login signs in with a password, as POST /login does: counted, atomic against
+// everything that ends sessions.
+func (app *App) Login(ctx context.Context, c Credentials, d Device, remember bool) (*Grant, error) {
+	return app.api.Login(ctx, c, d, remember)
+}
+
+// StartSession begins a session of a user whom the service has identified by
+// itself. The user has to be active.
+func (app *App) StartSession(ctx context.Context, userID string, d Device, remember bool) (*Grant, error) {
+	return app.api.Start(ctx, userID, nil, d, remember)
+}
+
+// Refresh exchanges a refresh token, as POST /refresh does.
+func (app *App) Refresh(ctx context.Context, refreshToken string, d Device) (*Grant, error) {
+	return app.api.Refresh(ctx, refreshToken, d)
+}
+
+// Logout ends the session of a refresh token. Repeating it is harmless.
+func (app *App) Logout(ctx context.Context, refreshToken string) error {
+	return app.sessions.EndByToken(ctx, refreshToken, "logout")
+}
+
+// Verify checks an access token as a guard does, revocations included.
+func (app *App) Verify(ctx context.Context, accessToken string) (*Principal, error) {
+	return app.api.Verify(ctx, accessToken)
+}
+
+// SignIn begins a session of a user whom the service has identified by itself
+// and hands it to the browser in cookies.
+func (app *App) SignIn(w http.ResponseWriter, r *http.Request, userID string) error {
+	g, err := app.api.Start(r.Context(), userID, nil, app.api.Device(r), false)
+	if err != nil {
+		return err
+	}
+	return app.api.SetCookies(w, r, g.Session, g.Access, "")
+}
+
+// SignOut ends the session whose cookies the request carries and clears them.
+// When the end could not be stored the cookies stay.
+func (app *App) SignOut(w http.ResponseWriter, r *http.Request) error {
+	return app.api.SignOut(w, r)
+}
+
+// Close ends the app's goroutines, or gives up with ctx. The slug can be loaded
+// again afterwards. Requests that are under way finish.
+func (app *App) Close(ctx context.Context) error {
+	app.mu.Lock()
+	already := app.closed
+	app.closed = true
+	app.mu.Unlock()
+	if already {
+		return nil
+	}
+	err := app.sessions.Close(ctx)
+	e := app.engine
+	e.mu.Lock()
+	delete(e.apps, app.slug)
+	e.mu.Unlock()
+	e.events.Record(ctx, event.Event{Type: event.AppClosed, Result: event.Success, App: app.slug, Time: e.opts.Now()})
+	return err
+}

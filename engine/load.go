@@ -1,0 +1,295 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/cookies"
+	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/internal/httpapi"
+	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/manifest"
+	"github.com/mandate-auth/mandate/sessions"
+	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/tokens/keys"
+	"github.com/mandate-auth/mandate/users"
+)
+
+// LoadFile reads the manifest in the file and loads its app.
+func (e *Engine) LoadFile(ctx context.Context, path string) (*App, error) {
+	m, err := manifest.Load(path, &manifest.Options{LookupEnv: e.opts.LookupEnv})
+	if err != nil {
+		return nil, err
+	}
+	return e.Load(ctx, m)
+}
+
+// Load makes the app of a manifest work: its state and indexes in the database,
+// its keys, its routes. Other apps serve meanwhile. Several instances may load
+// one app at once.
+//
+// The error is [ErrLoaded] for a slug that is loaded, [ErrClosed] on a closed
+// engine; an index of another definition is an error that names both.
+func (e *Engine) Load(ctx context.Context, m *manifest.Manifest) (*App, error) {
+	if m == nil || m.Slug == "" {
+		return nil, fmt.Errorf("%w: Load needs a manifest of manifest.Load or manifest.Parse", ErrOptions)
+	}
+	if err := e.reserve(m.Slug); err != nil {
+		return nil, err
+	}
+	app, err := e.build(ctx, m)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err != nil {
+		delete(e.apps, m.Slug)
+		return nil, fmt.Errorf("load app %s: %w", m.Slug, err)
+	}
+	e.apps[m.Slug] = app
+	e.events.Record(ctx, event.Event{Type: event.AppLoaded, Result: event.Success, App: m.Slug, Time: e.opts.Now()})
+	return app, nil
+}
+
+// reserve takes the slug, so that two loads of it do not meet half way.
+func (e *Engine) reserve(slug string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return ErrClosed
+	}
+	if _, taken := e.apps[slug]; taken {
+		return fmt.Errorf("%w: %s", ErrLoaded, slug)
+	}
+	e.apps[slug] = &App{slug: slug, closed: true}
+	return nil
+}
+
+func (e *Engine) build(ctx context.Context, m *manifest.Manifest) (app *App, err error) {
+	state, err := claimState(ctx, e.db, m.Slug, m.Digest(), e.opts.Now())
+	if err != nil {
+		return nil, err
+	}
+	appKeys, err := e.ring.App(m.Slug, state.Salt, state.KeysEpoch)
+	if err != nil {
+		return nil, err
+	}
+	app = &App{engine: e, slug: m.Slug, manifest: m, devices: tokens.NewDevices(appKeys)}
+	defer func() {
+		if err != nil && app.sessions != nil {
+			err = errors.Join(err, app.sessions.Close(context.WithoutCancel(ctx)))
+		}
+	}()
+	if err := e.buildTokens(ctx, app, appKeys); err != nil {
+		return nil, err
+	}
+	if err := e.buildSessions(ctx, app, appKeys); err != nil {
+		return nil, err
+	}
+	if err := e.buildUsers(ctx, app, appKeys); err != nil {
+		return nil, err
+	}
+	return app, e.buildHTTP(app)
+}
+
+func (e *Engine) buildTokens(ctx context.Context, app *App, k *keys.App) (err error) {
+	t := &app.manifest.Auth.Tokens
+	if app.tokens, err = tokens.New(tokens.Config{
+		App: app.slug, Issuer: t.Issuer, Audience: t.Audience, AccessTTL: time.Duration(t.AccessTTL),
+		Leeway: time.Duration(t.Leeway), Keys: k, Now: e.opts.Now,
+	}); err != nil {
+		return err
+	}
+	if app.feed, err = e.feed(ctx, t.BlacklistCollection, time.Duration(t.Revocation.PollInterval)); err != nil {
+		return err
+	}
+	app.blacklist, err = app.feed.App(tokens.BlacklistConfig{
+		App: app.slug, MaxStaleness: time.Duration(t.Revocation.MaxStaleness), Leeway: time.Duration(t.Leeway),
+	})
+	return err
+}
+
+// feed returns the feed of a blacklist collection: one for all apps that share
+// it, as fast as the most impatient of them asks.
+func (e *Engine) feed(ctx context.Context, collection string, poll time.Duration) (*tokens.Feed, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	if f := e.feeds[collection]; f != nil {
+		f.PollAtLeastEvery(poll)
+		return f, nil
+	}
+	f, err := tokens.NewFeed(ctx, e.db.Collection(collection), tokens.FeedConfig{
+		PollInterval: poll, DisableChangeStream: e.opts.DisableChangeStreams, Now: e.opts.Now, Logger: e.opts.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.feeds[collection] = f
+	return f, nil
+}
+
+func (e *Engine) buildSessions(ctx context.Context, app *App, k *keys.App) (err error) {
+	t, s := &app.manifest.Auth.Tokens, &app.manifest.Auth.Sessions
+	if app.sessions, err = sessions.New(e.db, sessions.Config{
+		App: app.slug, Collection: s.Collection, MaxPerUser: s.MaxPerUser, OnLimit: sessions.OnLimit(s.OnLimit),
+		IdleTimeout: time.Duration(s.IdleTimeout), RefreshTTL: time.Duration(t.RefreshTTL), RememberMeFactor: s.RememberMeFactor,
+		AccessTTL: time.Duration(t.AccessTTL), RotationGrace: time.Duration(t.RotationGrace),
+		BindDevice: sessions.Binding(s.BindDevice), BindIP: sessions.Binding(s.BindIP),
+		Keys: k, Revoker: app.blacklist, Accounts: accounts{app}, Events: e.events, Now: e.opts.Now,
+	}); err != nil {
+		return err
+	}
+	return e.index(ctx, "sessions/"+s.Collection, app.sessions.EnsureIndexes)
+}
+
+// index makes sure of a collection's indexes once in the life of the engine.
+func (e *Engine) index(ctx context.Context, name string, ensure func(context.Context) (bool, error)) error {
+	e.mu.Lock()
+	_, done := e.indexed[name]
+	e.mu.Unlock()
+	if done {
+		return nil
+	}
+	ttl, err := ensure(ctx)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.indexed[name] = ttl
+	return nil
+}
+
+func (e *Engine) buildUsers(ctx context.Context, app *App, k *keys.App) (err error) {
+	u := &app.manifest.Auth.Users
+	cost := u.Password.BcryptCost
+	if e.opts.InsecureHashCost > 0 {
+		cost = e.opts.InsecureHashCost
+	}
+	if app.users, err = users.New(e.db, users.Config{
+		App: app.slug, Collection: u.CollectionName, BcryptCost: cost,
+		Password: users.Policy{
+			MinLength: u.Password.MinLength, MaxLength: u.Password.MaxLength, AllowCommon: !u.Password.BlockCommon,
+			AllowContext: !u.Password.BlockContext, MinEntropyBits: u.Password.MinEntropyBits, Breach: users.BreachMode(u.Password.BreachCheck),
+		},
+		Lockout: users.Lockout{
+			MaxFailures: u.Lockout.MaxFailures, Window: time.Duration(u.Lockout.Window), Duration: time.Duration(u.Lockout.Duration),
+		},
+		Hasher: e.hasher, Keys: k, Devices: app.devices, Sessions: app.sessions, Context: []string{app.manifest.Name},
+		KeepOtherSessions: !app.manifest.Auth.Sessions.EndOthersOnCredentialChange,
+		Breach:            e.opts.BreachChecker, Events: e.events, Now: e.opts.Now,
+	}); err != nil {
+		return err
+	}
+	if err := e.index(ctx, "users/"+u.CollectionName, app.users.EnsureIndexes); err != nil {
+		return err
+	}
+	demo := make([]users.DemoUser, len(u.DemoUsers))
+	for i, d := range u.DemoUsers {
+		demo[i] = users.DemoUser{Email: d.Email, Password: string(d.Password.Reveal())}
+	}
+	if err := app.users.SeedDemo(ctx, demo); err != nil {
+		return fmt.Errorf("seed demo users: %w", err)
+	}
+	return nil
+}
+
+var sameSite = map[string]http.SameSite{
+	"lax": http.SameSiteLaxMode, "strict": http.SameSiteStrictMode, "none": http.SameSiteNoneMode,
+}
+
+func (e *Engine) buildHTTP(app *App) error {
+	m := app.manifest
+	a := &m.Auth
+	jar, err := cookies.New(cookies.Config{
+		Slug: app.slug, BasePath: m.BasePath, SameSite: sameSite[a.Cookies.SameSite], AlwaysSecure: a.Cookies.Secure == "always",
+		InsecureDevelopment: m.Development(), Domain: a.Cookies.Domain, Now: e.opts.Now,
+	})
+	if err != nil {
+		return err
+	}
+	app.headers = httpapi.HeaderConfig{
+		Enabled: a.SecurityHeaders.Enabled, HSTSMaxAge: time.Duration(a.SecurityHeaders.HSTS.MaxAge),
+		HSTSIncludeSubdomains: a.SecurityHeaders.HSTS.IncludeSubdomains, HSTSPreload: a.SecurityHeaders.HSTS.Preload,
+		FrameAncestors: a.SecurityHeaders.FrameAncestors, ReferrerPolicy: a.SecurityHeaders.ReferrerPolicy, TrustedProxies: a.TrustedProxies,
+	}
+	config := httpapi.Config{
+		App: app.slug, BasePath: m.BasePath, Users: app.users, Sessions: app.sessions, Tokens: app.tokens,
+		Blacklist: app.blacklist, Devices: app.devices, Jar: jar, Health: app.health,
+		UsersEnabled: a.Users.Enabled, People: a.Users.Strategy == "app_users", Registration: a.Users.AllowRegistration,
+		Guests: a.Users.AllowAnonymousUsers, Demo: m.Development() && len(a.Users.DemoUsers) > 0,
+		AllowGuests: a.Policy.AllowAnonymous, Strict: a.Tokens.Revocation.Mode == "strict",
+		Transport: httpapi.Transport(a.Tokens.Transport), TrustedProxies: a.TrustedProxies,
+		CSRF: a.CSRF.Enabled, TrustedOrigins: a.CSRF.TrustedOrigins, Headers: app.headers,
+		CORS: httpapi.CORSConfig{
+			Origins: a.CORS.AllowOrigins, Credentials: a.CORS.AllowCredentials, Headers: a.CORS.AllowHeaders, MaxAge: time.Duration(a.CORS.MaxAge),
+		},
+		Events: e.events, Logger: e.opts.Logger, Now: e.opts.Now, OnError: e.opts.OnError,
+	}
+	if e.opts.Claims != nil {
+		config.Claims = func(ctx context.Context, userID string) (map[string]any, error) {
+			return e.opts.Claims(ctx, app.slug, userID)
+		}
+	}
+	app.api, err = httpapi.New(config)
+	return err
+}
+
+// accounts lets sessions ask about users.
+type accounts struct{ app *App }
+
+// Active implements [sessions.Accounts].
+func (a accounts) Active(ctx context.Context, userID string) (authz.Kind, error) {
+	kind, err := a.app.users.Active(ctx, userID)
+	if errors.Is(err, users.ErrNotFound) || errors.Is(err, users.ErrDisabled) {
+		return "", fmt.Errorf("%w: %w", sessions.ErrGone, err)
+	}
+	return kind, err
+}
+
+// sweep removes what has expired, where the server has no TTL indexes.
+func (app *App) sweep(ctx context.Context) {
+	e := app.engine
+	if e == nil {
+		return // still being loaded
+	}
+	e.mu.Lock()
+	sweepSessions := !e.indexed["sessions/"+app.manifest.Auth.Sessions.Collection]
+	sweepUsers := !e.indexed["users/"+app.manifest.Auth.Users.CollectionName]
+	e.mu.Unlock()
+	var errs []error
+	if sweepSessions {
+		_, err := app.sessions.Sweep(ctx)
+		errs = append(errs, err)
+	}
+	if sweepUsers {
+		_, err := app.users.Sweep(ctx)
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil && !errors.Is(err, context.Canceled) {
+		e.opts.Logger.Error("sweep", slog.String("app", app.slug), slog.Any("error", err))
+	}
+}
+
+// health answers GET /health.
+func (app *App) health(ctx context.Context) httpapi.Health {
+	h := httpapi.Health{Status: "ok", MongoDB: "ok", Healthy: true, FeedAgeMS: app.feed.Age().Milliseconds()}
+	if app.engine.skewed.Load() {
+		h.Status = "clock_skewed"
+	}
+	if app.feed.Age() > time.Duration(app.manifest.Auth.Tokens.Revocation.MaxStaleness) {
+		h.Status, h.Healthy = "stale", false
+	}
+	ctx, cancel := store.Context(ctx)
+	defer cancel()
+	if err := app.engine.db.Client().Ping(ctx, nil); err != nil {
+		h.Status, h.MongoDB, h.Healthy = "unavailable", "unavailable", false
+	}
+	return h
+}

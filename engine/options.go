@@ -1,0 +1,120 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/internal/httpapi"
+	"github.com/mandate-auth/mandate/sessions"
+	"github.com/mandate-auth/mandate/tokens/keys"
+	"github.com/mandate-auth/mandate/tokens/secret"
+	"github.com/mandate-auth/mandate/users"
+)
+
+// Names of other packages that stand in the signatures of this one.
+type (
+	// Principal is who is calling.
+	Principal = authz.Principal
+	// Guard is something that a route requires of a request.
+	Guard = httpapi.Guard
+	// Problem is an error as a client sees it (RFC 9457).
+	Problem = httpapi.Problem
+	// Grant is a sign-in that has succeeded.
+	Grant = httpapi.Grant
+	// Credentials are what somebody signs in with.
+	Credentials = users.Credentials
+	// Device describes where a sign-in comes from.
+	Device = sessions.Device
+	// Secret is a value that nothing prints.
+	Secret = secret.Value
+	// Pepper is a secret that goes into every password hash.
+	Pepper = users.Pepper
+)
+
+// NewSecret returns a secret that holds the text.
+func NewSecret(text string) Secret { return secret.FromString(text) }
+
+// Options configures an [Engine]. The zero value takes the secret key from the
+// environment and is fit for production.
+type Options struct {
+	// SecretKeys are the secrets that every key is derived from, newest first:
+	// the first signs, all verify. Each has 32 bytes or more. When there is none
+	// the environment is asked: MANDATE_SECRET_KEY, or for services that move over
+	// FLASK_SECRET_KEY, SECRET_KEY or APP_SECRET_KEY.
+	SecretKeys []Secret
+	// Peppers go into password hashes, newest first. They are not derived from
+	// the secret keys, so that those can be changed. Default none.
+	Peppers []Pepper
+	// Logger receives what operators need to know. Default slog.Default.
+	Logger *slog.Logger
+	// Sinks receive every event. Default one that writes to Logger.
+	Sinks []event.Sink
+	// BreachChecker is asked about new passwords of apps whose manifest wants
+	// it.
+	BreachChecker users.BreachChecker
+	// Claims returns custom claims for a user's access tokens; it is called at
+	// every sign-in and refresh. Default none.
+	Claims func(ctx context.Context, app, userID string) (map[string]any, error)
+	// OnError replaces how refusals are written. Headers such as
+	// WWW-Authenticate and Retry-After are set already.
+	OnError func(w http.ResponseWriter, r *http.Request, p *Problem)
+	// HashSlots is how many passwords are hashed at once. Default GOMAXPROCS − 1,
+	// at least 1.
+	HashSlots int
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+	// LookupEnv finds environment variables. Default os.LookupEnv.
+	LookupEnv func(string) (string, bool)
+	// DisableChangeStreams makes every instance poll for revocations.
+	DisableChangeStreams bool
+	// InsecureHashCost replaces the bcrypt cost of every manifest, 4 or more, for
+	// tests. OnHash is called for each hash that is computed.
+	InsecureHashCost int
+	OnHash           func()
+}
+
+// ErrOptions says that the options cannot be used.
+var ErrOptions = errors.New("engine options")
+
+// withDefaults returns a copy with every default filled in.
+func (o *Options) withDefaults() (*Options, error) {
+	var out Options
+	if o != nil {
+		out = *o
+	}
+	if out.Logger == nil {
+		out.Logger = slog.Default()
+	}
+	if out.Sinks == nil {
+		out.Sinks = []event.Sink{event.SlogSink(out.Logger)}
+	}
+	if out.Now == nil {
+		out.Now = time.Now
+	}
+	if out.LookupEnv == nil {
+		out.LookupEnv = os.LookupEnv
+	}
+	if out.InsecureHashCost != 0 {
+		if out.InsecureHashCost < 4 || out.InsecureHashCost > 15 {
+			return nil, fmt.Errorf("%w: InsecureHashCost %d is not between 4 and 15", ErrOptions, out.InsecureHashCost)
+		}
+		out.Logger.Warn("passwords are hashed at a cost for tests", slog.Int("cost", out.InsecureHashCost))
+	}
+	if len(out.SecretKeys) > 0 {
+		return &out, nil
+	}
+	value, name, err := keys.FromEnvironment(out.LookupEnv)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOptions, err)
+	}
+	out.Logger.Info("the secret key comes from the environment", slog.String("variable", name))
+	out.SecretKeys = []Secret{value}
+	return &out, nil
+}

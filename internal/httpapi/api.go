@@ -1,0 +1,294 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/cookies"
+	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/sessions"
+	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/users"
+)
+
+// Transport says how clients may carry tokens.
+type Transport string
+
+// The transports.
+const (
+	TransportBearer Transport = "bearer"
+	TransportCookie Transport = "cookie"
+	TransportBoth   Transport = "both"
+)
+
+// Health is what GET /health tells.
+type Health struct {
+	Status    string `json:"status"`
+	MongoDB   string `json:"mongodb"`
+	FeedAgeMS int64  `json:"feed_age_ms"`
+	// Healthy decides the status code.
+	Healthy bool `json:"-"`
+}
+
+// Config is what the routes and guards of one app rest on. All parts are
+// required.
+type Config struct {
+	App      string
+	BasePath string
+
+	Users     *users.Store
+	Sessions  *sessions.Manager
+	Tokens    *tokens.Service
+	Blacklist *tokens.Blacklist
+	Devices   *tokens.Devices
+	Jar       *cookies.Jar
+	Health    func(context.Context) Health
+	// Claims returns the custom claims of a user's access tokens, or nil.
+	Claims func(ctx context.Context, userID string) (map[string]any, error)
+
+	// UsersEnabled switches every route that needs accounts.
+	UsersEnabled bool
+	// People switches registration and sign-in with a password.
+	People bool
+	// Registration admits registrations.
+	Registration bool
+	Guests, Demo bool
+	// AllowGuests lets guests pass RequireUser.
+	AllowGuests bool
+	// Strict makes every guard ask the database.
+	Strict    bool
+	Transport Transport
+
+	TrustedProxies []netip.Prefix
+	CSRF           bool
+	TrustedOrigins []string
+	CORS           CORSConfig
+	Headers        HeaderConfig
+
+	Events  event.Sink
+	Logger  *slog.Logger
+	Now     func() time.Time
+	OnError func(http.ResponseWriter, *http.Request, *Problem)
+}
+
+// API is the HTTP face of one app. It is safe for concurrent use.
+type API struct {
+	config  Config
+	origins *http.CrossOriginProtection
+	routes  []route
+}
+
+// New returns the HTTP face that config describes.
+func New(config Config) (*API, error) {
+	origins, err := originGuard(config.TrustedOrigins, config.CORS.Origins)
+	if err != nil {
+		return nil, fmt.Errorf("trusted origins: %w", err)
+	}
+	a := &API{config: config, origins: origins}
+	a.routes = a.table()
+	return a, nil
+}
+
+// route is one route of the app, relative to its base path.
+type route struct {
+	method, path string
+	enabled      bool
+	serve        func(http.ResponseWriter, *http.Request) error
+}
+
+// table is every route of this version.
+func (a *API) table() []route {
+	c := &a.config
+	people, accounts := c.UsersEnabled && c.People, c.UsersEnabled
+	return []route{
+		{http.MethodPost, "/register", people, a.register},
+		{http.MethodPost, "/login", people, a.login},
+		{http.MethodPost, "/anonymous", accounts && c.Guests, a.anonymous},
+		{http.MethodPost, "/demo", accounts && c.Demo, a.demo},
+		{http.MethodPost, "/refresh", accounts, a.refresh},
+		{http.MethodPost, "/logout", accounts, a.logout},
+		{http.MethodGet, "/me", accounts, a.me},
+		{http.MethodPatch, "/me", accounts, a.patchMe},
+		{http.MethodPost, "/password", people, a.password},
+		{http.MethodGet, "/sessions", accounts, a.listSessions},
+		{http.MethodDelete, "/sessions", accounts, a.endSessions},
+		{http.MethodDelete, "/sessions/{id}", accounts, a.endSession},
+		{http.MethodGet, "/health", true, a.health},
+	}
+}
+
+// match finds the route of a request. allowed are the methods of its path.
+func (a *API) match(r *http.Request) (found *route, allowed []string) {
+	path, ok := strings.CutPrefix(r.URL.Path, a.config.BasePath)
+	if !ok {
+		return nil, nil
+	}
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	for i := range a.routes {
+		rt := &a.routes[i]
+		if !rt.enabled || !rt.matches(r, path) {
+			continue
+		}
+		allowed = append(allowed, rt.method)
+		if rt.method == method {
+			found = rt
+		}
+	}
+	return found, allowed
+}
+
+// matches compares the path, and keeps the one variable that paths have.
+func (rt *route) matches(r *http.Request, path string) bool {
+	prefix, ok := strings.CutSuffix(rt.path, "{id}")
+	if !ok {
+		return path == rt.path
+	}
+	id, ok := strings.CutPrefix(path, prefix)
+	if !ok || id == "" || strings.Contains(id, "/") {
+		return false
+	}
+	r.SetPathValue("id", id)
+	return true
+}
+
+// ServeHTTP serves the app's routes. It is mounted at the base path, with a
+// slash at its end and without http.StripPrefix.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r = a.beginRequest(w, r)
+	a.config.Headers.set(w, r)
+	defer func() {
+		if v := recover(); v != nil {
+			if v == http.ErrAbortHandler { //nolint:errorlint // a sentinel that is compared, as net/http does
+				panic(v)
+			}
+			a.config.Logger.Error("a route panicked", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+			a.fail(w, r, fmt.Errorf("panic: %v", v))
+		}
+	}()
+	if a.config.CORS.apply(w, r) {
+		return
+	}
+	rt, allowed := a.match(r)
+	switch {
+	case len(allowed) == 0:
+		a.fail(w, r, refuse(CodeNotFound))
+	case rt == nil:
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		a.fail(w, r, refuse(CodeMethodNotAllowed))
+	default:
+		if err := a.serve(rt, w, r); err != nil {
+			a.fail(w, r, err)
+		}
+	}
+}
+
+func (a *API) serve(rt *route, w http.ResponseWriter, r *http.Request) error {
+	if !safeMethod(r.Method) && a.carriesCookie(r) && a.config.CSRF && (a.origins.Check(r) != nil || simple(r)) {
+		a.report(r.Context(), event.CrossOriginRefused, event.Failure, "", "route")
+		return errCSRF
+	}
+	return rt.serve(w, r)
+}
+
+// carriesCookie reports whether the request brings a cookie that authenticates.
+func (a *API) carriesCookie(r *http.Request) bool {
+	if !a.cookieTransport() {
+		return false
+	}
+	secure := a.secure(r)
+	for _, kind := range []cookies.Kind{cookies.Access, cookies.Refresh} {
+		if v, err := a.config.Jar.Read(r, kind, secure); v != "" || err != nil {
+			return true
+		}
+	}
+	return false
+}
+
+const requestIDHeader = "X-Request-Id"
+
+// beginRequest gives the request an id, in the answer's header, and describes
+// it in the context for events.
+func (a *API) beginRequest(w http.ResponseWriter, r *http.Request) *http.Request {
+	id := requestID(w)
+	if id == "" {
+		var raw [8]byte
+		_, _ = rand.Read(raw[:]) // never fails: see crypto/rand.Read
+		id = hex.EncodeToString(raw[:])
+		w.Header().Set(requestIDHeader, id)
+	}
+	agent := r.UserAgent()
+	return r.WithContext(event.WithRequest(r.Context(), event.Request{
+		ID: id, IP: clientAddress(r, a.config.TrustedProxies).String(), Method: r.Method, Path: r.URL.Path,
+		UserAgent: strings.ToValidUTF8(agent[:min(len(agent), 256)], ""),
+	}))
+}
+
+func requestID(w http.ResponseWriter) string { return w.Header().Get(requestIDHeader) }
+
+func (a *API) report(ctx context.Context, kind event.Type, result event.Result, userID, reason string) {
+	a.config.Events.Record(ctx, event.Event{
+		Type: kind, Result: result, App: a.config.App, Time: a.config.Now(), UserID: userID,
+		Reason: reason, Request: event.RequestFrom(ctx),
+	})
+}
+
+// caller is who calls one of our own routes: guests included.
+func (a *API) caller(r *http.Request) (*authz.Principal, error) { return a.authenticate(r, false) }
+
+// device describes where the request comes from.
+func (a *API) device(r *http.Request, id, name string) sessions.Device {
+	addr := clientAddress(r, a.config.TrustedProxies)
+	d := sessions.Device{ID: id, Name: name, UserAgent: r.UserAgent(), Network: network(addr)}
+	if addr.IsValid() {
+		d.IP = addr.String()
+	}
+	return d
+}
+
+// Paths returns "METHOD path" of every route that is served, for documents and
+// tests that must not miss one.
+func (a *API) Paths() []string {
+	var out []string
+	for _, rt := range a.routes {
+		if rt.enabled {
+			out = append(out, rt.method+" "+a.config.BasePath+rt.path)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (a *API) health(w http.ResponseWriter, r *http.Request) error {
+	h := a.config.Health(r.Context())
+	status := http.StatusOK
+	if !h.Healthy {
+		status = http.StatusServiceUnavailable
+		w.Header().Set("Retry-After", "1")
+	}
+	write(w, status, h)
+	return nil
+}
+
+// is reports whether err is one of the targets.
+func is(err error, targets ...error) bool {
+	for _, target := range targets {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}

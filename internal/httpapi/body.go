@@ -1,0 +1,157 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	// maxBody is the greatest body in bytes.
+	maxBody = 64 << 10
+	// maxNesting bounds the nesting of a body.
+	maxNesting = 16
+)
+
+// fields names the members of a body and where they go. A nested fields is an
+// object with members of its own.
+type fields map[string]any
+
+// decode reads the body into the fields. JSON is taken strictly: exact names,
+// none unknown, none twice, no null, nothing after the end. An empty body is an
+// object without members.
+func decode(w http.ResponseWriter, r *http.Request, into fields) error {
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return refuse(CodeTooLarge)
+		}
+		return refuse(CodeInvalidRequest)
+	}
+	if len(raw) == 0 {
+		return nil
+	}
+	if !isJSON(r.Header.Get("Content-Type")) {
+		return refuse(CodeUnsupportedMedia)
+	}
+	return parseBody(raw, into)
+}
+
+func parseBody(raw []byte, into fields) error {
+	bad := refuse(CodeInvalidJSON)
+	if !utf8.Valid(raw) {
+		bad.Detail = "The body is not valid UTF-8."
+		return bad
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if err := checkNames(dec, 0); err != nil {
+		bad.Detail = "The body is not valid JSON: " + strings.TrimPrefix(err.Error(), "json: ") + "."
+		return bad
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		bad.Detail = "There is something after the end of the JSON body."
+		return bad
+	}
+	return assign("", raw, into)
+}
+
+// isJSON reports whether the content type is JSON in UTF-8.
+func isJSON(contentType string) bool {
+	media, params, err := mime.ParseMediaType(contentType)
+	if err != nil || media != "application/json" {
+		return false
+	}
+	for name, value := range params {
+		if name != "charset" || !strings.EqualFold(value, "utf-8") {
+			return false
+		}
+	}
+	return true
+}
+
+// checkNames walks one value and refuses a name that comes twice in an object.
+func checkNames(dec *json.Decoder, depth int) error {
+	if depth > maxNesting {
+		return fmt.Errorf("nested deeper than %d", maxNesting)
+	}
+	token, err := dec.Token()
+	if err != nil {
+		return err
+	}
+	delim, ok := token.(json.Delim)
+	if !ok {
+		return nil
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		if delim == '{' {
+			name, err := dec.Token()
+			if err != nil {
+				return err
+			}
+			text, ok := name.(string)
+			if !ok || seen[text] {
+				return fmt.Errorf("the name %q comes twice", name)
+			}
+			seen[text] = true
+		}
+		if err := checkNames(dec, depth+1); err != nil {
+			return err
+		}
+	}
+	_, err = dec.Token()
+	return err
+}
+
+func assign(prefix string, raw json.RawMessage, into fields) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &members); err != nil || members == nil {
+		return invalidRequest(strings.TrimSuffix(prefix, "."), "must be an object")
+	}
+	for name, value := range members {
+		path := prefix + name
+		target, known := into[name]
+		if !known {
+			return invalidRequest(path, "is not a member that this route knows")
+		}
+		if string(value) == "null" {
+			return invalidRequest(path, "must not be null; leave it out")
+		}
+		if nested, ok := target.(fields); ok {
+			if err := assign(path+".", value, nested); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := json.Unmarshal(value, target); err != nil {
+			return invalidRequest(path, "must be a %s", typeName(target))
+		}
+	}
+	return nil
+}
+
+func typeName(target any) string {
+	switch target.(type) {
+	case *string:
+		return "string"
+	case *bool:
+		return "boolean"
+	default:
+		return "JSON object"
+	}
+}
+
+// required refuses a member that was left out.
+func required(path, value string) error {
+	if value == "" {
+		return invalidRequest(path, "is required")
+	}
+	return nil
+}

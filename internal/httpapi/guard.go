@@ -1,0 +1,201 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/engine/event"
+)
+
+// Guard is something that a route requires of a request. It is immutable and
+// safe for concurrent use.
+//
+// The zero value refuses everything.
+type Guard struct {
+	api   *API
+	check func(*http.Request) (*authz.Principal, error)
+}
+
+// errZeroGuard is what a Guard that nobody made answers.
+var errZeroGuard = errors.New("the zero value of Guard refuses everything")
+
+// Check returns who is calling, or why the request is refused, for services
+// that use no middleware. Under [API.Optional] the principal can be nil.
+func (g *Guard) Check(r *http.Request) (p *authz.Principal, err error) {
+	if g == nil || g.check == nil {
+		return nil, AsProblem(errZeroGuard)
+	}
+	// A defect in a guard refuses the request; it does not let it through.
+	defer func() {
+		if v := recover(); v != nil {
+			g.api.config.Logger.Error("a guard panicked", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+			p, err = nil, AsProblem(fmt.Errorf("panic in a guard: %v", v))
+		}
+	}()
+	p, err = g.check(r)
+	if err != nil {
+		return nil, AsProblem(err)
+	}
+	return p, nil
+}
+
+// Handler returns a handler that calls next for requests that pass, with the
+// principal in the context, and answers all others.
+func (g *Guard) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p, err := g.Check(r)
+		if err != nil {
+			g.refuse(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(WithPrincipal(r.Context(), p)))
+	})
+}
+
+// Func is Handler for a function.
+func (g *Guard) Func(next http.HandlerFunc) http.Handler { return g.Handler(next) }
+
+func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if g == nil || g.api == nil {
+		WriteProblem(w, AsProblem(err))
+		return
+	}
+	r = g.api.beginRequest(w, r)
+	p := AsProblem(err)
+	g.api.report(r.Context(), event.AccessDenied, event.Failure, "", p.Code)
+	g.api.fail(w, r, p)
+}
+
+type principalKey struct{}
+
+// WithPrincipal returns a context that carries p.
+func WithPrincipal(ctx context.Context, p *authz.Principal) context.Context {
+	return context.WithValue(ctx, principalKey{}, p)
+}
+
+// PrincipalFrom returns the principal of the request: always there behind a
+// guard, nil without one and for nobody under [API.Optional].
+func PrincipalFrom(ctx context.Context) *authz.Principal {
+	p, _ := ctx.Value(principalKey{}).(*authz.Principal)
+	return p
+}
+
+func (a *API) guard(check func(*http.Request) (*authz.Principal, error)) *Guard {
+	return &Guard{api: a, check: check}
+}
+
+// RequireUser asks for a principal. Guests pass only where the manifest allows
+// anonymous principals.
+func (a *API) RequireUser() *Guard {
+	return a.guard(func(r *http.Request) (*authz.Principal, error) { return a.user(r, false) })
+}
+
+func (a *API) user(r *http.Request, strict bool) (*authz.Principal, error) {
+	p, err := a.authenticate(r, strict)
+	if err != nil {
+		return nil, err
+	}
+	if p.Kind == authz.KindAnonymous && !a.config.AllowGuests {
+		return nil, errForbidden
+	}
+	return p, nil
+}
+
+// Strict is RequireUser with the session, its head and the user read from the
+// database on every request.
+func (a *API) Strict() *Guard {
+	return a.guard(func(r *http.Request) (*authz.Principal, error) { return a.user(r, true) })
+}
+
+// RequireHuman is RequireUser for people: machines are refused.
+func (a *API) RequireHuman() *Guard {
+	return a.guard(func(r *http.Request) (*authz.Principal, error) {
+		p, err := a.user(r, false)
+		if err != nil {
+			return nil, err
+		}
+		if !p.IsHuman() {
+			return nil, refuse(CodeHumanRequired)
+		}
+		return p, nil
+	})
+}
+
+// RequireFresh is RequireUser for those who have proved who they are within
+// maxAge; a refresh does not count. Zero means ten minutes.
+func (a *API) RequireFresh(maxAge time.Duration) *Guard {
+	if maxAge <= 0 {
+		maxAge = 10 * time.Minute
+	}
+	return a.guard(func(r *http.Request) (*authz.Principal, error) {
+		p, err := a.user(r, false)
+		if err != nil {
+			return nil, err
+		}
+		if a.config.Now().Sub(p.AuthTime) > maxAge {
+			return nil, refuse(CodeFreshRequired)
+		}
+		return p, nil
+	})
+}
+
+// RequireTLS asks for HTTPS, to this process or to a trusted proxy. It asks for
+// no principal: combine it by All.
+func (a *API) RequireTLS() *Guard {
+	return a.guard(func(r *http.Request) (*authz.Principal, error) {
+		if !encrypted(r, a.config.TrustedProxies) {
+			return nil, refuse(CodeTLSRequired)
+		}
+		return nil, nil //nolint:nilnil // it says nothing about who is calling
+	})
+}
+
+// All passes what every guard passes. The principal is that of the last guard
+// that names one.
+func (a *API) All(guards ...*Guard) *Guard {
+	return a.guard(func(r *http.Request) (*authz.Principal, error) {
+		if len(guards) == 0 {
+			return nil, errZeroGuard
+		}
+		var found *authz.Principal
+		for _, g := range guards {
+			p, err := g.Check(r)
+			if err != nil {
+				return nil, err
+			}
+			if p != nil {
+				found = p
+			}
+		}
+		return found, nil
+	})
+}
+
+// Optional passes what guard passes, and requests without a valid credential as
+// nobody. A doubled or malformed credential, a store that cannot be reached and
+// every refusal of a principal stay refusals. A nil guard means RequireUser.
+func (a *API) Optional(guard *Guard) *Guard {
+	if guard == nil {
+		guard = a.RequireUser()
+	}
+	return a.guard(func(r *http.Request) (*authz.Principal, error) {
+		p, err := guard.Check(r)
+		if err == nil {
+			return p, nil
+		}
+		switch AsProblem(err).Code {
+		case CodeUnauthenticated, CodeTokenExpired, CodeTokenInvalid, CodeTokenRevoked, CodeSessionExpired:
+			return nil, nil //nolint:nilnil // nobody is calling, and that is allowed
+		default:
+			return nil, err
+		}
+	})
+}
+
+var errForbidden = refuse(CodeForbidden)

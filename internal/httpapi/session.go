@@ -1,0 +1,279 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/cookies"
+	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/sessions"
+	"github.com/mandate-auth/mandate/tokens"
+)
+
+// refreshToken returns the refresh token of the request: of the body, or of the
+// cookie, never of both.
+func (a *API) refreshToken(w http.ResponseWriter, r *http.Request) (token string, t Transport, err error) {
+	if err := decode(w, r, fields{"refresh_token": &token}); err != nil {
+		return "", "", err
+	}
+	if !a.cookieTransport() {
+		return token, TransportBearer, nil
+	}
+	cookie, err := a.config.Jar.Read(r, cookies.Refresh, a.secure(r))
+	switch {
+	case err != nil:
+		return "", "", err
+	case token != "" && cookie != "":
+		return "", "", invalidRequest("refresh_token", "comes in the body and in a cookie; send one")
+	case cookie != "":
+		return cookie, TransportCookie, nil
+	default:
+		return token, TransportBearer, nil
+	}
+}
+
+func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
+	token, t, err := a.refreshToken(w, r)
+	if err != nil {
+		return err
+	}
+	if token == "" {
+		return errUnauthenticated
+	}
+	if t == TransportBearer && a.config.Transport == TransportCookie {
+		return errNoBearer
+	}
+	s, err := a.config.Sessions.Refresh(r.Context(), token, a.device(r, "", ""))
+	if err != nil {
+		// The cookies of a session that is over go; those of a lost race or of an
+		// outage stay.
+		if t == TransportCookie && is(err, sessions.ErrExpired, sessions.ErrReused, sessions.ErrTokenInvalid) {
+			a.ClearCookies(w, r)
+		}
+		return err
+	}
+	access, err := a.access(r.Context(), s)
+	if err != nil {
+		return err
+	}
+	out := a.tokens(s, access)
+	if t == TransportCookie {
+		if err := a.SetCookies(w, r, s, access, ""); err != nil {
+			return err
+		}
+		out.AccessToken, out.RefreshToken, out.TokenType = "", "", ""
+	}
+	write(w, http.StatusOK, out)
+	return nil
+}
+
+// logout ends the sessions whose tokens the request carries, also with an access
+// token that has expired. Signing out again succeeds: there is nothing left to
+// end. When the end could not be stored the cookies stay, so that it can be
+// tried again.
+func (a *API) logout(w http.ResponseWriter, r *http.Request) error {
+	token, t, err := a.refreshToken(w, r)
+	if err != nil {
+		return err
+	}
+	access, _, err := a.credential(r)
+	if err != nil {
+		return err
+	}
+	if token != "" {
+		err := a.config.Sessions.EndByToken(r.Context(), token, "logout")
+		// A cookie that means nothing any more is simply cleared.
+		if err != nil && !is(err, sessions.ErrNotFound) && (t != TransportCookie || !is(err, sessions.ErrTokenInvalid)) {
+			return err
+		}
+	}
+	if access != "" {
+		if err := a.endByAccess(r, access, t == TransportCookie || token != ""); err != nil {
+			return err
+		}
+	}
+	if a.cookieTransport() {
+		a.ClearCookies(w, r)
+	}
+	nothing(w)
+	return nil
+}
+
+// endByAccess ends the session of an access token. lenient ignores a token that
+// means nothing, beside one that did.
+func (a *API) endByAccess(r *http.Request, access string, lenient bool) error {
+	v, err := a.config.Tokens.VerifyEnded(access)
+	if err != nil {
+		if lenient && is(err, tokens.ErrInvalid, tokens.ErrMalformed) {
+			return nil
+		}
+		return err
+	}
+	err = a.config.Sessions.End(r.Context(), v.Subject(), v.SessionID(), "logout")
+	if is(err, sessions.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// SignOut ends the session whose cookies the request carries and clears them,
+// for a service with a sign-out of its own.
+func (a *API) SignOut(w http.ResponseWriter, r *http.Request) error {
+	secure := a.secure(r)
+	for _, kind := range []cookies.Kind{cookies.Refresh, cookies.Access} {
+		value, err := a.config.Jar.Read(r, kind, secure)
+		if err != nil {
+			return err
+		}
+		switch {
+		case value == "":
+		case kind == cookies.Refresh:
+			err = a.config.Sessions.EndByToken(r.Context(), value, "sign_out")
+		default:
+			err = a.endByAccess(r, value, true)
+		}
+		if err != nil && !is(err, sessions.ErrNotFound, sessions.ErrTokenInvalid) {
+			return err
+		}
+	}
+	a.ClearCookies(w, r)
+	return nil
+}
+
+// Verify checks an access token as a guard does.
+func (a *API) Verify(ctx context.Context, token string) (*authz.Principal, error) {
+	v, err := a.verify(ctx, token, false)
+	if err != nil {
+		return nil, err
+	}
+	return v.Principal(authz.CredentialBearer), nil
+}
+
+// Refresh exchanges a refresh token, as POST /refresh does.
+func (a *API) Refresh(ctx context.Context, token string, d sessions.Device) (*Grant, error) {
+	s, err := a.config.Sessions.Refresh(ctx, token, d)
+	if err != nil {
+		return nil, err
+	}
+	access, err := a.access(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return &Grant{Session: s, Access: access}, nil
+}
+
+// Device describes where a request comes from.
+func (a *API) Device(r *http.Request) sessions.Device { return a.device(r, "", "") }
+
+// NotFound answers 404 as the routes do.
+func (a *API) NotFound(w http.ResponseWriter, r *http.Request) {
+	r = a.beginRequest(w, r)
+	a.config.Headers.set(w, r)
+	a.fail(w, r, refuse(CodeNotFound))
+}
+
+// sessionView is a session in a list.
+type sessionView struct {
+	ID         string     `json:"id"`
+	Device     deviceView `json:"device"`
+	IP         string     `json:"ip,omitempty"`
+	CreatedAt  time.Time  `json:"created_at"`
+	LastSeenAt time.Time  `json:"last_seen_at"`
+	ExpiresAt  time.Time  `json:"expires_at"`
+	Current    bool       `json:"current"`
+}
+
+type deviceView struct {
+	ID        string `json:"id,omitempty"`
+	Name      string `json:"name,omitempty"`
+	UserAgent string `json:"user_agent,omitempty"`
+}
+
+func (a *API) listSessions(w http.ResponseWriter, r *http.Request) error {
+	p, err := a.caller(r)
+	if err != nil {
+		return err
+	}
+	list, err := a.config.Sessions.List(r.Context(), p.ID)
+	if err != nil {
+		return err
+	}
+	out := struct {
+		Sessions []sessionView `json:"sessions"`
+	}{Sessions: make([]sessionView, len(list))}
+	for i, s := range list {
+		out.Sessions[i] = sessionView{
+			ID: s.ID, Device: deviceView{ID: s.DeviceID, Name: s.DeviceName, UserAgent: s.UserAgent}, IP: s.IP,
+			CreatedAt: s.CreatedAt, LastSeenAt: s.LastSeenAt, ExpiresAt: s.ExpiresAt, Current: s.ID == p.SessionID,
+		}
+	}
+	write(w, http.StatusOK, out)
+	return nil
+}
+
+func (a *API) endSession(w http.ResponseWriter, r *http.Request) error {
+	p, err := a.caller(r)
+	if err != nil {
+		return err
+	}
+	id := r.PathValue("id")
+	if err := a.config.Sessions.End(r.Context(), p.ID, id, "ended_by_user"); err != nil {
+		return err
+	}
+	if id == p.SessionID && a.cookieTransport() {
+		a.ClearCookies(w, r)
+	}
+	nothing(w)
+	return nil
+}
+
+func (a *API) endSessions(w http.ResponseWriter, r *http.Request) error {
+	p, err := a.caller(r)
+	if err != nil {
+		return err
+	}
+	switch all := r.URL.Query().Get("all"); all {
+	case "", "false":
+		err = a.config.Sessions.EndOthers(r.Context(), p.ID, p.SessionID, "ended_by_user")
+	case "true":
+		err = a.config.Sessions.EndAll(r.Context(), p.ID, "ended_by_user")
+		if err == nil && a.cookieTransport() {
+			a.ClearCookies(w, r)
+		}
+	default:
+		err = invalidRequest("all", "must be true or false")
+	}
+	if err != nil {
+		return err
+	}
+	nothing(w)
+	return nil
+}
+
+// principalView is a principal as GET /me shows it.
+type principalView struct {
+	ID         string         `json:"id"`
+	Kind       string         `json:"kind"`
+	App        string         `json:"app"`
+	SessionID  string         `json:"session_id"`
+	Credential string         `json:"credential"`
+	AuthTime   time.Time      `json:"auth_time"`
+	ExpiresAt  time.Time      `json:"expires_at"`
+	Claims     map[string]any `json:"claims,omitempty"`
+}
+
+func (a *API) me(w http.ResponseWriter, r *http.Request) error {
+	p, err := a.caller(r)
+	if err != nil {
+		return err
+	}
+	write(w, http.StatusOK, struct {
+		Principal principalView `json:"principal"`
+	}{principalView{
+		ID: p.ID, Kind: string(p.Kind), App: p.App, SessionID: p.SessionID, Credential: string(p.Credential),
+		AuthTime: store.Time(p.AuthTime), ExpiresAt: p.ExpiresAt, Claims: p.Claims,
+	}})
+	return nil
+}

@@ -1,0 +1,127 @@
+package httpapi
+
+import (
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// HeaderConfig says which security headers are sent.
+type HeaderConfig struct {
+	Enabled               bool
+	HSTSMaxAge            time.Duration
+	HSTSIncludeSubdomains bool
+	HSTSPreload           bool
+	FrameAncestors        string
+	ReferrerPolicy        string
+	TrustedProxies        []netip.Prefix
+}
+
+// SecurityHeaders returns a handler that sends the headers before next runs.
+func SecurityHeaders(c HeaderConfig, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.set(w, r)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (c *HeaderConfig) set(w http.ResponseWriter, r *http.Request) {
+	if !c.Enabled {
+		return
+	}
+	h := w.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "frame-ancestors "+c.FrameAncestors)
+	h.Set("Referrer-Policy", c.ReferrerPolicy)
+	if c.HSTSMaxAge > 0 && encrypted(r, c.TrustedProxies) {
+		value := "max-age=" + strconv.Itoa(int(c.HSTSMaxAge.Seconds()))
+		if c.HSTSIncludeSubdomains {
+			value += "; includeSubDomains"
+		}
+		if c.HSTSPreload {
+			value += "; preload"
+		}
+		h.Set("Strict-Transport-Security", value)
+	}
+}
+
+// CORSConfig says whose pages may read answers. Without origins nobody's.
+type CORSConfig struct {
+	Origins     []string
+	Credentials bool
+	Headers     []string
+	MaxAge      time.Duration
+}
+
+// corsMethods are the methods of the routes.
+const corsMethods = "GET, POST, PATCH, DELETE"
+
+// apply sets the headers of the Fetch standard for an origin that is listed,
+// and reports whether the request was a preflight that is answered now.
+func (c *CORSConfig) apply(w http.ResponseWriter, r *http.Request) (answered bool) {
+	if len(c.Origins) == 0 {
+		return false
+	}
+	h := w.Header()
+	h.Add("Vary", "Origin")
+	origin := r.Header.Get("Origin")
+	if !c.allows(origin) {
+		return false
+	}
+	if slices.Contains(c.Origins, "*") {
+		h.Set("Access-Control-Allow-Origin", "*")
+	} else {
+		h.Set("Access-Control-Allow-Origin", origin)
+		if c.Credentials {
+			h.Set("Access-Control-Allow-Credentials", "true")
+		}
+	}
+	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
+		h.Set("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate, X-Request-Id")
+		return false
+	}
+	h.Set("Access-Control-Allow-Methods", corsMethods)
+	h.Set("Access-Control-Allow-Headers", strings.Join(c.Headers, ", "))
+	h.Set("Access-Control-Max-Age", strconv.Itoa(int(c.MaxAge.Seconds())))
+	w.WriteHeader(http.StatusNoContent)
+	return true
+}
+
+func (c *CORSConfig) allows(origin string) bool {
+	return origin != "" && (slices.Contains(c.Origins, "*") || slices.Contains(c.Origins, origin))
+}
+
+// originGuard returns the check of the origin of state-changing requests. The
+// origins that may read answers may send requests too; "*" may not.
+func originGuard(trusted, cors []string) (*http.CrossOriginProtection, error) {
+	guard := http.NewCrossOriginProtection()
+	for _, origin := range slices.Concat(trusted, cors) {
+		if origin == "*" {
+			continue
+		}
+		if err := guard.AddTrustedOrigin(origin); err != nil {
+			return nil, err
+		}
+	}
+	return guard, nil
+}
+
+// crossOrigin reports whether the request changes state and comes from an
+// origin that is neither ours nor trusted.
+func (a *API) crossOrigin(r *http.Request) bool {
+	return a.config.CSRF && a.origins.Check(r) != nil
+}
+
+// safeMethod reports whether the method changes nothing.
+func safeMethod(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
+}
+
+// simple reports whether a page of another origin could have made the browser
+// send this without asking first: our own routes take nothing that is simple.
+func simple(r *http.Request) bool {
+	return !isJSON(r.Header.Get("Content-Type")) && r.Header.Get("X-Requested-With") == ""
+}
