@@ -127,7 +127,7 @@ func (j *Jar) Set(w http.ResponseWriter, kind Kind, secure bool, value string, e
 	}
 	if !expires.IsZero() {
 		c.Expires = expires
-		c.MaxAge = max(1, int(expires.Sub(j.config.Now()).Seconds()))
+		c.MaxAge = max(1, int(expires.Sub(j.config.Now()).Round(time.Second).Seconds()))
 	}
 	http.SetCookie(w, c)
 	return nil

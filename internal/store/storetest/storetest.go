@@ -91,6 +91,13 @@ func Linked(tb testing.TB) (*mongo.Database, *Link) {
 	return own(tb, newName(), nil, link), link
 }
 
+// LinkedAndMonitored is Linked with its commands shown to monitor.
+func LinkedAndMonitored(tb testing.TB, monitor *event.CommandMonitor) (*mongo.Database, *Link) {
+	tb.Helper()
+	link := &Link{}
+	return own(tb, newName(), monitor, link), link
+}
+
 // Second returns the same database as db through a client of its own and,
 // when link is not nil, behind a link.
 func Second(tb testing.TB, db *mongo.Database, link *Link) *mongo.Database {
