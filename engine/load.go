@@ -68,7 +68,7 @@ func (e *Engine) reserve(slug string) error {
 	return nil
 }
 
-func (e *Engine) build(ctx context.Context, m *manifest.Manifest) (app *App, err error) {
+func (e *Engine) build(ctx context.Context, m *manifest.Manifest) (*App, error) {
 	state, err := claimState(ctx, e.db, m.Slug, m.Digest(), e.opts.Now())
 	if err != nil {
 		return nil, err
@@ -77,22 +77,21 @@ func (e *Engine) build(ctx context.Context, m *manifest.Manifest) (app *App, err
 	if err != nil {
 		return nil, err
 	}
-	app = &App{engine: e, slug: m.Slug, manifest: m, devices: tokens.NewDevices(appKeys)}
-	defer func() {
-		if err != nil && app.sessions != nil {
-			err = errors.Join(err, app.sessions.Close(context.WithoutCancel(ctx)))
+	app := &App{engine: e, slug: m.Slug, manifest: m, devices: tokens.NewDevices(appKeys)}
+	for _, part := range []func() error{
+		func() error { return e.buildTokens(ctx, app, appKeys) },
+		func() error { return e.buildSessions(ctx, app, appKeys) },
+		func() error { return e.buildUsers(ctx, app, appKeys) },
+		func() error { return e.buildHTTP(app) },
+	} {
+		if err := part(); err != nil {
+			if app.sessions != nil {
+				err = errors.Join(err, app.sessions.Close(context.WithoutCancel(ctx)))
+			}
+			return nil, err
 		}
-	}()
-	if err := e.buildTokens(ctx, app, appKeys); err != nil {
-		return nil, err
 	}
-	if err := e.buildSessions(ctx, app, appKeys); err != nil {
-		return nil, err
-	}
-	if err := e.buildUsers(ctx, app, appKeys); err != nil {
-		return nil, err
-	}
-	return app, e.buildHTTP(app)
+	return app, nil
 }
 
 func (e *Engine) buildTokens(ctx context.Context, app *App, k *keys.App) (err error) {

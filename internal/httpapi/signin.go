@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"time"
 
@@ -268,8 +269,8 @@ func (a *API) tokens(s *sessions.Issued, access *tokens.Issued) *answer {
 	now := store.Time(a.config.Now())
 	return &answer{
 		AccessToken: access.Token, RefreshToken: s.RefreshToken, TokenType: "Bearer",
-		ExpiresIn:        int64(access.TimeLeft(now).Round(time.Second).Seconds()),
-		RefreshExpiresAt: s.RefreshExpiresAt, RefreshExpiresIn: int64(s.RefreshExpiresAt.Sub(now).Round(time.Second).Seconds()),
+		ExpiresIn:        int64(math.Ceil(access.TimeLeft(now).Seconds())),
+		RefreshExpiresAt: s.RefreshExpiresAt, RefreshExpiresIn: int64(math.Ceil(s.RefreshExpiresAt.Sub(now).Seconds())),
 	}
 }
 
