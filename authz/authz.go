@@ -56,10 +56,5 @@ type Principal struct {
 // IsHuman reports whether a person stands behind the principal: one with an
 // account, a guest or a demo user, not a machine.
 func (p *Principal) IsHuman() bool {
-	switch {
-	case p == nil:
-		return false
-	default:
-		return p.Kind == KindHuman || p.Kind == KindAnonymous || p.Kind == KindDemo
-	}
+	return p != nil && (p.Kind == KindHuman || p.Kind == KindAnonymous || p.Kind == KindDemo)
 }

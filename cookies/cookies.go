@@ -74,7 +74,7 @@ func New(config Config) (*Jar, error) {
 		config.SameSite = http.SameSiteLaxMode
 	}
 	if config.Now == nil {
-		config.Now = time.Now
+		config.Now = time.Now //nolint:forbidigo // the default of the injected clock
 	}
 	j := &Jar{config: config}
 	for kind := range suffix {
@@ -120,7 +120,7 @@ func (j *Jar) Name(kind Kind, secure bool) string {
 
 // Set sets a cookie until expires; a zero time lets it end with the browser.
 func (j *Jar) Set(w http.ResponseWriter, kind Kind, secure bool, value string, expires time.Time) error {
-	c := j.cookie(kind, secure)
+	c := j.cookie(kind, secure) //nolint:gosec // Secure is off on the loopback interface and in development only
 	c.Value = value
 	if len(c.Name)+len(value) > maxSize {
 		return fmt.Errorf("%w: %s has %d bytes, at most %d", ErrTooLarge, c.Name, len(c.Name)+len(value), maxSize)
@@ -135,7 +135,7 @@ func (j *Jar) Set(w http.ResponseWriter, kind Kind, secure bool, value string, e
 
 // Clear takes a cookie away, with the attributes that it was set with.
 func (j *Jar) Clear(w http.ResponseWriter, kind Kind, secure bool) {
-	c := j.cookie(kind, secure)
+	c := j.cookie(kind, secure) //nolint:gosec // Secure is off on the loopback interface and in development only
 	c.MaxAge = -1
 	c.Expires = time.Unix(1, 0)
 	http.SetCookie(w, c)
@@ -146,7 +146,7 @@ func (j *Jar) cookie(kind Kind, secure bool) *http.Cookie {
 	if kind == Refresh {
 		path = j.config.BasePath
 	}
-	return &http.Cookie{
+	return &http.Cookie{ //nolint:gosec // Secure is off on the loopback interface and in development
 		Name: j.Name(kind, secure), Path: path, Domain: j.config.Domain,
 		Secure: secure, HttpOnly: true, SameSite: j.config.SameSite,
 	}

@@ -92,7 +92,7 @@ func New(ctx context.Context, db *mongo.Database, opts *Options) (*Engine, error
 	if _, err := store.Indexes(ctx, e.db.Collection(stateCollection), stateIndexes); err != nil {
 		return nil, err
 	}
-	e.events = newDispatcher(o.Sinks, o.Logger)
+	e.events = newDispatcher(o.Sinks, o.Logger) //nolint:contextcheck // events outlive the call that starts the engine
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e.stop = stop
 	e.upkeep.Go(func() { e.maintain(run) })

@@ -183,9 +183,9 @@ var keyTests = map[string]func(t *testing.T){
 		expect(t, count(w, "revoked"), int64(1))
 	},
 	"/auth/sessions/collection": func(t *testing.T) {
-		w := setup(t, `"sessions":{"collection":"signins"}`)
+		w := setup(t, `"sessions":{"collection":"logins"}`)
 		w.register()
-		expect(t, count(w, "signins"), int64(1))
+		expect(t, count(w, "logins"), int64(1))
 	},
 	"/auth/sessions/max_per_user": func(t *testing.T) {
 		w := setup(t, `"sessions":{"max_per_user":1}`)

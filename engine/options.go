@@ -96,7 +96,7 @@ func (o *Options) withDefaults() (*Options, error) {
 		out.Sinks = []event.Sink{event.SlogSink(out.Logger)}
 	}
 	if out.Now == nil {
-		out.Now = time.Now
+		out.Now = time.Now //nolint:forbidigo // the default of the injected clock
 	}
 	if out.LookupEnv == nil {
 		out.LookupEnv = os.LookupEnv

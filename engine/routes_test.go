@@ -262,7 +262,10 @@ func TestOperatorsInEveryField(t *testing.T) {
 		"POST /password":  {"current_password", "new_password"},
 	}
 	payloads := []any{
-		obj("$ne", ""), obj("$gt", ""), obj("$regex", ".*"), obj("$where", "1"), []any{obj("$ne", "")}, []any{"a"}, 1, true,
+		obj("$ne", ""), obj("$gt", ""), obj("$regex", ".*"), obj("$where", "1"),
+		[]any{obj("$ne", "")},
+		[]any{"a"},
+		1, true,
 		obj("a.b", obj("$ne", 1)), obj("$set", obj("status", "active")), obj("id", obj("$ne", "")), `{"$ne":""}`, `';return 1;//`, "\x00",
 	}
 	for route, members := range routes {

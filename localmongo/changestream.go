@@ -202,13 +202,13 @@ func (c *session) moreEvents(a *args, id int64, cur *cursor, size int64) (bson.D
 func (s *changeStream) read(d *data, size int64) (bson.A, error) {
 	list := d.catalog.Load().Namespaces[lungo.Oplog].Documents.List
 	d.cutMu.Lock()
-	lost := primitive.CompareTimestamp(s.last, d.cut) < 0
+	lost := s.last.Compare(d.cut) < 0
 	d.cutMu.Unlock()
 	if lost {
 		return nil, failf(codeHistoryLost, "the history of changes does not go back to the stream's position")
 	}
 	first := len(list)
-	for first > 0 && primitive.CompareTimestamp(eventTime(list[first-1]), s.last) > 0 {
+	for first > 0 && eventTime(list[first-1]).Compare(s.last) > 0 {
 		first--
 	}
 	var batch bson.A

@@ -111,4 +111,4 @@ func FuzzWire(f *testing.F) {
 	})
 }
 
-func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -160,7 +160,7 @@ func (p *parser) collect(e *jsonschema.ValidationError, root any) {
 		p.fault(pointer, value, "must be at most %s", k.Want.RatString())
 	case *kind.MinLength, *kind.MaxLength, *kind.MaxItems:
 		// These texts hold lengths only, never the value.
-		p.fault(pointer, "", "%s", k.(jsonschema.ErrorKind).LocalizedString(message.NewPrinter(language.English)))
+		p.fault(pointer, "", "%s", k.LocalizedString(message.NewPrinter(language.English)))
 	default:
 		p.fault(pointer, value, "is not allowed by the schema at %s", strings.Join(e.ErrorKind.KeywordPath(), "/"))
 	}

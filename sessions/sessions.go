@@ -141,7 +141,7 @@ func (c *Config) setDefaults() {
 		c.Events = event.Discard{}
 	}
 	if c.Now == nil {
-		c.Now = time.Now
+		c.Now = time.Now //nolint:forbidigo // the default of the injected clock
 	}
 }
 

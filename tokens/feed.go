@@ -83,7 +83,7 @@ func NewFeed(ctx context.Context, coll *mongo.Collection, config FeedConfig) (*F
 		config.PollInterval = time.Second
 	}
 	if config.Now == nil {
-		config.Now = time.Now
+		config.Now = time.Now //nolint:forbidigo // the default of the injected clock
 	}
 	if config.Logger == nil {
 		config.Logger = slog.Default()

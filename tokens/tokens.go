@@ -93,7 +93,7 @@ func New(config Config) (*Service, error) {
 		return nil, errors.New("tokens: leeway is negative")
 	}
 	if config.Now == nil {
-		config.Now = time.Now
+		config.Now = time.Now //nolint:forbidigo // the default of the injected clock
 	}
 	if config.CacheSize <= 0 {
 		config.CacheSize = 16 << 10

@@ -198,7 +198,7 @@ func New(db *mongo.Database, config Config) (*Store, error) {
 		config.Events = event.Discard{}
 	}
 	if config.Now == nil {
-		config.Now = time.Now
+		config.Now = time.Now //nolint:forbidigo // the default of the injected clock
 	}
 	dummy, err := config.Hasher.dummy(config.BcryptCost)
 	if err != nil {

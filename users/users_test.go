@@ -47,6 +47,7 @@ func (e *ender) note(call string) error {
 func (e *ender) EndAll(_ context.Context, id, reason string) error {
 	return e.note("all " + id + " " + reason)
 }
+
 func (e *ender) EndOthers(_ context.Context, id, keep, _ string) error {
 	return e.note("others " + id + " " + keep)
 }

@@ -51,7 +51,7 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p, err := g.Check(r)
 		if err != nil {
-			g.refuse(w, r, err)
+			g.refuse(w, r, err) //nolint:contextcheck // the request carries its context
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(WithPrincipal(r.Context(), p)))

@@ -116,7 +116,7 @@ func TestNewRingRefuses(t *testing.T) {
 			if !errors.Is(err, tt.want) {
 				t.Fatalf("got %v, want %v", err, tt.want)
 			}
-			if tt.want != keys.ErrSecretConflict && !strings.Contains(err.Error(), "openssl rand") {
+			if !errors.Is(tt.want, keys.ErrSecretConflict) && !strings.Contains(err.Error(), "openssl rand") {
 				t.Errorf("the message does not show how to make a key: %v", err)
 			}
 		})

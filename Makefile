@@ -1,0 +1,32 @@
+.PHONY: check test race lint fmt fuzz bench docs tools
+
+BIN := $(CURDIR)/bin
+
+check: lint race
+
+test:
+	go test ./...
+
+race:
+	go test -race ./...
+
+tools:
+	go -C tools build -o $(BIN)/ tool
+
+lint: tools
+	test -z "$$($(BIN)/gofumpt -l .)"
+	go vet ./...
+	$(BIN)/golangci-lint run
+
+fmt: tools
+	$(BIN)/gofumpt -w .
+
+fuzz:
+	bash .ci/fuzz 30s
+
+bench: tools
+	go test -run '^$$' -bench . -count 6 ./tokens ./sessions ./engine | tee bench.out
+	$(BIN)/benchstat bench.out
+
+docs:
+	go generate ./manifest
