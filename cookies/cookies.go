@@ -5,8 +5,8 @@ package cookies
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -98,16 +98,21 @@ func (j *Jar) Secure(r *http.Request, encrypted bool) bool {
 	return !j.config.InsecureDevelopment && !loopback(r.Host)
 }
 
-// loopback reports whether host names this machine.
+// loopback reports whether host, with or without a port, names this machine. It
+// allocates nothing: it runs on every request with a cookie.
 func loopback(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.IndexByte(host[i:], ']') < 0 {
+		host = host[:i]
 	}
 	if strings.EqualFold(host, "localhost") {
 		return true
 	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return ip != nil && ip.IsLoopback()
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if host == "" || host[0] != '1' && host[0] != ':' && host[0] != '0' {
+		return false // no address of this machine begins otherwise
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
 }
 
 // Name returns the name of a cookie.

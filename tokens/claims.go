@@ -1,11 +1,11 @@
 package tokens
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/mandate-auth/mandate/authz"
@@ -33,63 +33,58 @@ type claims struct {
 // decode reads the claims. Unlike a struct decoder it knows exactly one
 // spelling of each name and refuses a name that comes twice.
 func (c *claims) decode(raw []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
-		return errors.New("claims are not an object")
-	}
-	seen := make(map[string]bool, 16)
-	for dec.More() {
-		token, err := dec.Token()
-		if err != nil {
-			return err
-		}
-		name, ok := token.(string)
-		if !ok || seen[name] {
-			return fmt.Errorf("claim %q is given twice", name)
-		}
-		seen[name] = true
-		if err := c.set(dec, name); err != nil {
-			return fmt.Errorf("claim %q: %w", name, err)
-		}
-	}
-	if _, err := dec.Token(); err != nil {
+	list, err := members(raw)
+	if err != nil {
 		return err
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("data after the claims")
+	seen := make([]string, 0, 16)
+	for name, value := range list {
+		if slices.Contains(seen, name) {
+			return fmt.Errorf("claim %q is given twice", name)
+		}
+		if len(seen) == maxClaims {
+			return fmt.Errorf("more than %d claims", maxClaims)
+		}
+		seen = append(seen, name)
+		if err := c.set(name, value); err != nil {
+			return fmt.Errorf("claim %q: %w", name, err)
+		}
 	}
 	return nil
 }
 
-func (c *claims) set(dec *json.Decoder, name string) error {
+// maxClaims bounds the claims of a token.
+const maxClaims = 128
+
+func (c *claims) set(name string, value []byte) error {
 	switch name {
 	case "iss":
-		return text(dec, &c.issuer)
+		return text(value, &c.issuer)
 	case "aud":
-		return text(dec, &c.audience)
+		return text(value, &c.audience)
 	case "client_id":
-		return text(dec, &c.client)
+		return text(value, &c.client)
 	case "sub":
-		return text(dec, &c.subject)
+		return text(value, &c.subject)
 	case "jti":
-		return text(dec, &c.id)
+		return text(value, &c.id)
 	case "sid":
-		return text(dec, &c.session)
+		return text(value, &c.session)
 	case "sub_type":
-		return text(dec, (*string)(&c.kind))
+		return text(value, (*string)(&c.kind))
 	case "epoch":
-		return integer(dec, &c.epoch)
+		return integer(value, &c.epoch)
 	case "exp":
-		return numericDate(dec, &c.ExpiresAt)
+		return numericDate(value, &c.ExpiresAt)
 	case "iat":
-		return numericDate(dec, &c.IssuedAt)
+		return numericDate(value, &c.IssuedAt)
 	case "nbf":
-		return numericDate(dec, &c.notBefore)
+		return numericDate(value, &c.notBefore)
 	case "auth_time":
-		return numericDate(dec, &c.authTime)
+		return numericDate(value, &c.authTime)
 	default:
 		var v any
-		if err := dec.Decode(&v); err != nil {
+		if err := json.Unmarshal(value, &v); err != nil {
 			return err
 		}
 		if c.custom == nil {
@@ -101,36 +96,28 @@ func (c *claims) set(dec *json.Decoder, name string) error {
 }
 
 // text reads a string that is neither empty nor anything else.
-func text(dec *json.Decoder, into *string) error {
-	token, err := dec.Token()
-	if err != nil {
-		return err
-	}
-	s, ok := token.(string)
-	if !ok || s == "" {
+func text(value []byte, into *string) error {
+	if value[0] != '"' || len(value) == 2 {
 		return errors.New("not a string, or an empty one")
 	}
-	*into = s
+	*into = unquote(value)
 	return nil
 }
 
-func integer(dec *json.Decoder, into *int64) error {
-	token, err := dec.Token()
-	if err != nil {
-		return err
-	}
-	f, ok := token.(float64)
-	if !ok || f != float64(int64(f)) || f < 0 || f > 1<<53 {
+// integer reads a whole number that is written as one.
+func integer(value []byte, into *int64) error {
+	n, err := strconv.ParseInt(string(value), 10, 64)
+	if err != nil || n < 0 || n > 1<<53 {
 		return errors.New("not a whole number")
 	}
-	*into = int64(f)
+	*into = n
 	return nil
 }
 
 // numericDate reads a NumericDate (RFC 7519 section 2) of whole seconds.
-func numericDate(dec *json.Decoder, into *time.Time) error {
+func numericDate(value []byte, into *time.Time) error {
 	var seconds int64
-	if err := integer(dec, &seconds); err != nil {
+	if err := integer(value, &seconds); err != nil {
 		return err
 	}
 	// Beyond year 9999 there is no date that anything else could write.

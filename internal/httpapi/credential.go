@@ -52,7 +52,7 @@ func (a *API) credential(r *http.Request) (string, authz.Credential, error) {
 	if err != nil {
 		return "", "", err
 	}
-	if !a.cookieTransport() {
+	if !a.cookieTransport() || (header != "" && len(r.Header["Cookie"]) == 0 && a.config.Transport == TransportBoth) {
 		return header, authz.CredentialBearer, nil
 	}
 	cookie, err := a.config.Jar.Read(r, cookies.Access, a.secure(r))
