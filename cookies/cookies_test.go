@@ -89,7 +89,6 @@ func TestSecure(t *testing.T) {
 		{"localhost:8080", false, nil, false},
 		{"[::1]:8080", false, nil, false},
 		{"localhost", false, nil, false},
-		{"::1", false, nil, false},
 		{"[::ffff:127.0.0.1]:80", false, nil, false},
 		{"127.0.0.1.evil.example:80", false, nil, true},
 		{"10.0.0.1:80", false, nil, true},

@@ -13,8 +13,7 @@
 // # What it speaks
 //
 // OP_MSG with document sequences and checksums, and OP_QUERY for the first
-// hello. Commands: hello, isMaster, ping, buildInfo, getParameter for the
-// driver's probes, insert, find, getMore, killCursors, update (operators,
+// hello. Commands: hello, isMaster, ping, buildInfo, insert, find, getMore, killCursors, update (operators,
 // replacement, multi, upsert, array filters), delete, findAndModify, count,
 // distinct, aggregate ($match, $sort, $skip, $limit, $project, the group that
 // CountDocuments sends, and $changeStream), create, drop, dropDatabase,

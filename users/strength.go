@@ -10,6 +10,8 @@ import (
 	"github.com/trustelem/zxcvbn"
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/mandate-auth/mandate/engine/event"
 )
 
 // BreachMode says what a password from a known breach does.
@@ -181,12 +183,12 @@ func (s *Store) checkNew(ctx context.Context, field, password, email string) err
 	breached, err := s.config.Breach.Breached(ctx, password)
 	switch {
 	case err != nil:
-		s.report(ctx, "breach_check_failed", "failure", "", "")
+		s.report(ctx, event.BreachCheckFailed, event.Failure, "", "")
 		return nil //nolint:nilerr // reported; an outage elsewhere must not stop sign-ups
 	case !breached:
 		return nil
 	case s.config.Password.Breach == BreachWarn:
-		s.report(ctx, "password_breached", "failure", "", "")
+		s.report(ctx, event.PasswordBreached, event.Failure, "", "")
 		return nil
 	default:
 		return &FieldError{Field: field, Code: CodeBreached, Message: "has appeared in a data breach; choose another one"}

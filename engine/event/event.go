@@ -21,6 +21,8 @@ const (
 	UserDeleted         Type = "user_deleted"
 	PasswordChanged     Type = "password_changed"
 	PasswordRehashed    Type = "password_rehashed"
+	PasswordBreached    Type = "password_breached"
+	BreachCheckFailed   Type = "breach_check_failed"
 	LoginSucceeded      Type = "login_succeeded"
 	LoginFailed         Type = "login_failed"
 	AccountLocked       Type = "account_locked"
