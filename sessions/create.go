@@ -59,6 +59,13 @@ type Start struct {
 	head   *head
 }
 
+func (s *Start) epoch() int64 {
+	if s.head == nil {
+		return 0
+	}
+	return s.head.Epoch
+}
+
 // Begin begins a sign-in of userID.
 func (m *Manager) Begin(ctx context.Context, userID string) (*Start, error) {
 	if !store.ValidID(userID, userPrefix) {
@@ -91,6 +98,7 @@ func (m *Manager) Create(ctx context.Context, start *Start, opts CreateOptions) 
 		}
 	}
 	r := m.newRecord(start.userID, opts)
+	r.Epoch = start.epoch()
 	if err := m.insert(ctx, r); err != nil {
 		return nil, err
 	}
@@ -165,10 +173,7 @@ func (m *Manager) insert(ctx context.Context, r *record) error {
 // that the sign-in began with. It returns the head before, nil for the first
 // session of a user.
 func (m *Manager) push(ctx context.Context, start *Start, r *record) (*head, error) {
-	filter := bson.M{"_id": start.userID, "app": m.config.App, "epoch": int64(0)}
-	if start.head != nil {
-		filter["epoch"] = start.head.Epoch
-	}
+	filter := bson.M{"_id": start.userID, "app": m.config.App, "epoch": start.epoch()}
 	if m.config.OnLimit == Refuse {
 		filter[fmt.Sprintf("live.%d", m.config.MaxPerUser-1)] = bson.M{"$exists": false}
 	}
@@ -222,11 +227,7 @@ func (m *Manager) refusedPush(ctx context.Context, start *Start, r *record) erro
 	defer cancel()
 	// It is in no head, so it is dead whether or not this succeeds.
 	_, _ = m.sessions.DeleteOne(ctx, bson.M{"_id": r.ID, "app": m.config.App})
-	began := int64(0)
-	if start.head != nil {
-		began = start.head.Epoch
-	}
-	if h == nil || h.Epoch != began {
+	if h == nil || h.Epoch != start.epoch() {
 		return ErrEpochChanged
 	}
 	return fmt.Errorf("%w: %d sessions", ErrLimit, m.config.MaxPerUser)

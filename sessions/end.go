@@ -92,39 +92,52 @@ func (m *Manager) pull(ctx context.Context, userID, sessionID string) error {
 // start again.
 func (m *Manager) EndOthers(ctx context.Context, userID, keep, reason string) error {
 	ctx = context.WithoutCancel(ctx)
-	if _, err := m.raise(ctx, userID, bson.M{
+	epoch, err := m.raise(ctx, userID, bson.M{
 		"$inc":  bson.M{"epoch": int64(1)},
 		"$pull": bson.M{"live": bson.M{"sid": bson.M{"$ne": keep}}},
-	}); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	// The head has decided. The access tokens of the others die one by one: an
 	// entry for the user would kill the kept session's as well.
-	for {
-		ids, err := m.activeIDs(ctx, userID, keep)
+	for last := ""; ; {
+		ids, err := m.revocable(ctx, userID, epoch, last)
 		if err != nil {
 			return err
 		}
 		for _, id := range ids {
+			if last = id; id == keep {
+				continue
+			}
 			if err := m.kill(ctx, id, reason); err != nil {
 				return err
 			}
 		}
 		if len(ids) < endBatch {
-			return nil
+			return m.markAllEnded(ctx, userID, keep, epoch, reason)
 		}
 	}
 }
 
-// endBatch is how many sessions are ended between two reads.
+// endBatch is how many sessions are read at once to be ended.
 const endBatch = 100
 
-func (m *Manager) activeIDs(ctx context.Context, userID, except string) ([]string, error) {
+// maxLeeway is the greatest leeway that tokens are checked with.
+const maxLeeway = 5 * time.Minute
+
+// revocable returns the sessions of lower epochs, after the id last, that may
+// have an access token that is still accepted. Whether they have been ended does
+// not matter: a call before this one may have stopped between the end of a
+// session and its revocation.
+func (m *Manager) revocable(ctx context.Context, userID string, epoch int64, last string) ([]string, error) {
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
 	cursor, err := m.sessions.Find(ctx, bson.M{
-		"app": m.config.App, "user_id": userID, "state": stateActive, "_id": bson.M{"$ne": except},
-	}, options.Find().SetProjection(bson.M{"_id": 1}).SetLimit(endBatch))
+		"app": m.config.App, "user_id": userID, "state": bson.M{"$in": bson.A{stateActive, stateEnded}},
+		"_id": bson.M{"$gt": last}, "epoch": bson.M{"$lt": epoch},
+		"access_expires_at": bson.M{"$gt": m.config.Now().Add(-maxLeeway)},
+	}, options.Find().SetProjection(bson.M{"_id": 1}).SetSort(bson.M{"_id": 1}).SetLimit(endBatch))
 	if err != nil {
 		return nil, store.Error("list sessions", err)
 	}
@@ -153,7 +166,7 @@ func (m *Manager) EndAll(ctx context.Context, userID, reason string) error {
 	if err := m.config.Revoker.AddUser(ctx, userID, epoch, reason); err != nil {
 		return err
 	}
-	if err := m.markAllEnded(ctx, userID, reason); err != nil {
+	if err := m.markAllEnded(ctx, userID, "", epoch, reason); err != nil {
 		return err
 	}
 	m.report(ctx, event.AllSessionsEnded, event.Success, userID, "", reason)
@@ -189,11 +202,14 @@ func (m *Manager) raiseOnce(ctx context.Context, userID string, update bson.M) (
 	return h, err
 }
 
-func (m *Manager) markAllEnded(ctx context.Context, userID, reason string) error {
+// markAllEnded ends the documents of the sessions of lower epochs, but keep's. It
+// only tidies up: the head and the blacklist have decided.
+func (m *Manager) markAllEnded(ctx context.Context, userID, keep string, epoch int64, reason string) error {
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
-	_, err := m.sessions.UpdateMany(ctx, bson.M{"app": m.config.App, "user_id": userID, "state": stateActive},
-		bson.M{"$set": bson.M{"state": stateEnded, "ended_reason": reason}})
+	_, err := m.sessions.UpdateMany(ctx, bson.M{
+		"app": m.config.App, "user_id": userID, "state": stateActive, "_id": bson.M{"$ne": keep}, "epoch": bson.M{"$lt": epoch},
+	}, bson.M{"$set": bson.M{"state": stateEnded, "ended_reason": reason}})
 	return store.Error("end sessions", err)
 }
 

@@ -213,11 +213,14 @@ const (
 
 // record is a session as it is stored.
 type record struct {
-	ID         string    `bson:"_id"`
-	App        string    `bson:"app"`
-	UserID     string    `bson:"user_id"`
-	Device     device    `bson:"device"`
-	Generation int64     `bson:"generation"`
+	ID         string `bson:"_id"`
+	App        string `bson:"app"`
+	UserID     string `bson:"user_id"`
+	Device     device `bson:"device"`
+	Generation int64  `bson:"generation"`
+	// Epoch is the head's epoch that the sign-in began with: what ends the
+	// sessions of a user ends those of lower epochs, and none that began after.
+	Epoch      int64     `bson:"epoch"`
 	State      string    `bson:"state"`
 	Remember   bool      `bson:"remember,omitempty"`
 	AuthTime   time.Time `bson:"auth_time"`
