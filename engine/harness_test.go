@@ -31,6 +31,8 @@ const (
 
 var secretKey = strings.Repeat("canary-secret-key-", 3)
 
+func TestMain(m *testing.M) { storetest.Main(m) }
+
 // world is one engine with one app, and what a test needs to look at it.
 type world struct {
 	t      *testing.T

@@ -20,6 +20,7 @@ import (
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/users"
 )
 
 // A token of one app is nothing to another: same engine, same keys, same users.
@@ -414,6 +415,7 @@ func (w *world) everything() {
 		func() error { return w.app.Sessions().EndAll(ctx, id, "x") },
 		func() error { _, _, err := w.app.Blacklist().Contains(ctx, tokens.RevokedUser, id); return err },
 		func() error { return w.app.Blacklist().AddToken(ctx, "tok_x", time.Now().Add(time.Hour), "x") },
+		func() error { _, err := u.List(ctx, users.ListOptions{Limit: 1}); return err },
 		func() error { _, err := u.Sweep(ctx); return err },
 		func() error { _, err := w.app.Sessions().Sweep(ctx); return err },
 		func() error { return u.Delete(ctx, id) },

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/mongo"
-	"go.uber.org/goleak"
 
 	"github.com/mandate-auth/mandate/authz"
 	mevent "github.com/mandate-auth/mandate/engine/event"
@@ -22,17 +21,7 @@ import (
 	"github.com/mandate-auth/mandate/tokens/secret"
 )
 
-func TestMain(m *testing.M) {
-	// The database and the shared client live as long as the test binary.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/mandate-auth/mandate/localmongo.(*Server).listen.func1"),
-		goleak.IgnoreAnyFunction("github.com/mandate-auth/mandate/localmongo.(*data).expire"),
-		goleak.IgnoreAnyFunction("github.com/mandate-auth/mandate/localmongo.(*session).run"),
-		goleak.IgnoreAnyFunction("go.mongodb.org/mongo-driver/x/mongo/driver/topology.(*pool).maintain"),
-		goleak.IgnoreAnyFunction("go.mongodb.org/mongo-driver/x/mongo/driver/topology.(*pool).createConnections"),
-		goleak.IgnoreAnyFunction("go.mongodb.org/mongo-driver/x/mongo/driver/topology.(*rttMonitor).start"),
-		goleak.IgnoreAnyFunction("go.mongodb.org/mongo-driver/x/mongo/driver/topology.(*Server).update"),
-		goleak.IgnoreAnyFunction("go.mongodb.org/mongo-driver/x/mongo/driver/topology.(*pool).clearImpl.func1"))
-}
+func TestMain(m *testing.M) { storetest.Main(m) }
 
 // fakes stand for the blacklist, the accounts and the sink.
 type fakes struct {

@@ -17,6 +17,8 @@ import (
 	"github.com/mandate-auth/mandate/tokens"
 )
 
+func TestMain(m *testing.M) { storetest.Main(m) }
+
 func feed(t *testing.T, db *mongo.Database, edit ...func(*tokens.FeedConfig)) *tokens.Feed {
 	t.Helper()
 	config := tokens.FeedConfig{PollInterval: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}

@@ -9,6 +9,7 @@ import (
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo"
 	"go.mongodb.org/mongo-driver/mongo/options"
+	"go.mongodb.org/mongo-driver/mongo/readconcern"
 
 	"github.com/mandate-auth/mandate/internal/store"
 )
@@ -89,7 +90,12 @@ func (f *Feed) reload(ctx context.Context) error {
 // follow follows the collection by a change stream until that fails. The order
 // is open, load, apply, so that no entry falls between the load and the stream.
 func (f *Feed) follow(ctx context.Context) error {
-	stream, err := f.coll.Watch(ctx, mongo.Pipeline{
+	// A server refuses a change stream with any other read concern.
+	coll, err := f.coll.Clone(options.Collection().SetReadConcern(readconcern.Majority()))
+	if err != nil {
+		return err
+	}
+	stream, err := coll.Watch(ctx, mongo.Pipeline{
 		{{Key: "$match", Value: bson.M{"operationType": bson.M{"$in": bson.A{"insert", "update", "replace", "invalidate"}}}}},
 	}, options.ChangeStream().SetFullDocument(options.UpdateLookup).SetMaxAwaitTime(streamAwait))
 	if err != nil {

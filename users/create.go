@@ -91,7 +91,8 @@ func (s *Store) ofDevice(ctx context.Context, kind authz.Kind, deviceID string, 
 	}
 	hashes := s.config.Keys.Identifiers(keys.Device, deviceID)
 	for attempt := 0; ; attempt++ {
-		r, err := s.read(ctx, bson.M{"app": s.config.App, "kind": kind, "device_hash": bson.M{"$in": hashes}})
+		// The lower bound is that of the partial index, so that it can be used.
+		r, err := s.read(ctx, bson.M{"app": s.config.App, "kind": kind, "device_hash": bson.M{"$in": hashes, "$gt": ""}})
 		if err == nil {
 			if r.Status != Active {
 				return nil, ErrDisabled

@@ -24,6 +24,8 @@ import (
 	"github.com/mandate-auth/mandate/users"
 )
 
+func TestMain(m *testing.M) { storetest.Main(m) }
+
 // ender records which sessions were ended, and fails on demand.
 type ender struct {
 	mu    sync.Mutex
