@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 )
 
@@ -62,6 +63,12 @@ func TestJourney(t *testing.T) {
 	}
 	w.want(w.me(fourth.text("access_token")), 401, "token_revoked")
 	w.want(w.do("GET", "/auth/health", nil), 200, "")
+	for _, kind := range []event.Type{
+		event.AppLoaded, event.UserRegistered, event.SessionStarted, event.LoginSucceeded, event.UserUpdated, event.SessionEnded, event.SessionRefreshed,
+		event.PasswordChanged, event.LoginFailed, event.AllSessionsEnded,
+	} {
+		until(t, "the event "+string(kind), func() bool { return w.events.has(kind) })
+	}
 }
 
 // Every code that the routes of this version can answer with.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mandate-auth/mandate/cookies"
+	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/sessions"
 	"github.com/mandate-auth/mandate/tokens"
@@ -160,6 +161,9 @@ func (a *API) Login(ctx context.Context, c users.Credentials, d sessions.Device,
 		}
 		var g *Grant
 		g, err = a.Start(ctx, proof.UserID(), proof, d, remember)
+		if err == nil {
+			a.report(ctx, event.LoginSucceeded, event.Success, g.User.ID, "")
+		}
 		if !is(err, users.ErrChanged, sessions.ErrEpochChanged) {
 			return g, err
 		}
