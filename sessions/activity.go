@@ -64,15 +64,5 @@ func (m *Manager) touch(a activity) {
 // goroutine, or gives up with ctx.
 func (m *Manager) Close(ctx context.Context) error {
 	m.closed.Do(func() { close(m.closing) })
-	done := make(chan struct{})
-	go func() {
-		m.ended.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return store.Wait(ctx, &m.ended)
 }

@@ -10,6 +10,7 @@
 package sessions
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -128,27 +129,20 @@ func (c *Config) check() error {
 }
 
 func (c *Config) setDefaults() {
-	orDefault(&c.Collection, "user_sessions")
-	orDefault(&c.MaxPerUser, 10)
-	orDefault(&c.OnLimit, EndOldest)
-	orDefault(&c.IdleTimeout, 7*24*time.Hour)
-	orDefault(&c.RefreshTTL, 30*24*time.Hour)
-	orDefault(&c.RememberMeFactor, 2)
-	orDefault(&c.AccessTTL, 15*time.Minute)
-	orDefault(&c.BindDevice, BindOff)
-	orDefault(&c.BindIP, BindOff)
+	c.Collection = cmp.Or(c.Collection, "user_sessions")
+	c.MaxPerUser = cmp.Or(c.MaxPerUser, 10)
+	c.OnLimit = cmp.Or(c.OnLimit, EndOldest)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 7*24*time.Hour)
+	c.RefreshTTL = cmp.Or(c.RefreshTTL, 30*24*time.Hour)
+	c.RememberMeFactor = cmp.Or(c.RememberMeFactor, 2)
+	c.AccessTTL = cmp.Or(c.AccessTTL, 15*time.Minute)
+	c.BindDevice = cmp.Or(c.BindDevice, BindOff)
+	c.BindIP = cmp.Or(c.BindIP, BindOff)
 	if c.Events == nil {
 		c.Events = event.Discard{}
 	}
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of the injected clock
-	}
-}
-
-func orDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
 	}
 }
 

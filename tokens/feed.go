@@ -115,17 +115,7 @@ func (f *Feed) elapsed() time.Duration { return monotonic().Sub(f.start) }
 // Close stops following the collection and waits for the goroutine, or for ctx.
 func (f *Feed) Close(ctx context.Context) error {
 	f.cancel()
-	done := make(chan struct{})
-	go func() {
-		f.ended.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return store.Wait(ctx, &f.ended)
 }
 
 // Age returns how old the feed's knowledge is at most: the time since the

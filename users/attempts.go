@@ -57,7 +57,7 @@ func (s *Store) deviceID(userID, device string) string {
 //
 // The error is a [LockedError] when the identifier is locked, and [ErrBusy]
 // when the wait was in vain.
-func (s *Store) reserve(ctx context.Context, id string) (*attempt, error) {
+func (s *Store) reserve(ctx context.Context, id string, known bool) (*attempt, error) {
 	timer := time.NewTimer(attemptWait)
 	defer timer.Stop()
 	ticker := time.NewTicker(attemptPoll)
@@ -80,7 +80,7 @@ func (s *Store) reserve(ctx context.Context, id string) (*attempt, error) {
 			return nil, &LockedError{RetryAfter: lockedForever}
 		case c == nil || !now.Before(c.WindowEnds):
 			// Neither a window nor a budget yet, or an old one: open a new window.
-			opened, err := s.open(ctx, id, now)
+			opened, err := s.open(ctx, id, now, known)
 			if err != nil {
 				return nil, err
 			}
@@ -131,7 +131,7 @@ func (s *Store) counter(ctx context.Context, id string) (*counter, error) {
 
 // open begins a new window and takes the first attempt of it. It reports false
 // when another attempt was faster.
-func (s *Store) open(ctx context.Context, id string, now time.Time) (bool, error) {
+func (s *Store) open(ctx context.Context, id string, now time.Time, known bool) (bool, error) {
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
 	ends := store.Time(now.Add(s.config.Lockout.Window))
@@ -140,8 +140,7 @@ func (s *Store) open(ctx context.Context, id string, now time.Time) (bool, error
 		bson.M{
 			"$set": bson.M{
 				"budget": s.config.Lockout.MaxFailures - 1, "failures": 0, "window_ends": ends,
-				// The streak has to outlive the window.
-				"expires_at": store.Time(now.Add(streakLife)),
+				"expires_at": store.Time(now.Add(s.counterLife(known))),
 			},
 			"$setOnInsert": bson.M{"streak": 0, "created_at": store.Time(now)},
 		}, options.Update().SetUpsert(true))
@@ -154,9 +153,15 @@ func (s *Store) open(ctx context.Context, id string, now time.Time) (bool, error
 	return true, nil
 }
 
-// streakLife is how long consecutive failures are remembered after the last
-// attempt. MaxStreak within it is far below what guessing needs.
-const streakLife = 365 * 24 * time.Hour
+// counterLife is how long a counter is kept. That of an account has to remember
+// its streak far beyond the window. One for an identifier that nobody has, which
+// anybody can make by asking, goes once it no longer counts.
+func (s *Store) counterLife(known bool) time.Duration {
+	if known {
+		return 365 * 24 * time.Hour
+	}
+	return s.config.Lockout.Window + s.config.Lockout.Duration
+}
 
 // failed counts a wrong password and reports whether it locked the identifier.
 func (s *Store) failed(ctx context.Context, a *attempt) (locked bool, err error) {

@@ -196,3 +196,16 @@ func TestStreakIsBounded(t *testing.T) {
 		t.Errorf("after a new password: %v", err)
 	}
 }
+
+// Asking for addresses that nobody has must not fill the database for long.
+func TestCountersOfStrangersExpire(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.create(t, "ada@example.com")
+	_ = b.login(t, "ada@example.com", "wrong")
+	_ = b.login(t, "nobody@example.com", "wrong")
+	b.move(2 * time.Hour)
+	if n, err := b.Sweep(t.Context()); n != 1 || err != nil {
+		t.Errorf("%d counters were removed, %v, want that of the unknown address", n, err)
+	}
+}

@@ -80,7 +80,7 @@ func (s *Store) Authenticate(ctx context.Context, c Credentials) (*Proof, error)
 // check reserves an attempt and hashes the password once. It returns the hash
 // that matched.
 func (s *Store) check(ctx context.Context, id string, r *record, password string) (string, error) {
-	a, err := s.reserve(ctx, id)
+	a, err := s.reserve(ctx, id, r.ID != "")
 	if err != nil {
 		var locked *LockedError
 		if errors.As(err, &locked) {

@@ -1,6 +1,7 @@
 package users
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha512"
@@ -66,9 +67,9 @@ var pepperID = regexp.MustCompile(`^[A-Za-z0-9]{1,16}$`)
 
 // NewHasher returns a hasher.
 func NewHasher(config HasherConfig) (*Hasher, error) {
-	orDefault(&config.Slots, max(1, runtime.GOMAXPROCS(0)-1))
-	orDefault(&config.QueuePerSlot, 32)
-	orDefault(&config.QueueDeadline, 2*time.Second)
+	config.Slots = cmp.Or(config.Slots, max(1, runtime.GOMAXPROCS(0)-1))
+	config.QueuePerSlot = cmp.Or(config.QueuePerSlot, 32)
+	config.QueueDeadline = cmp.Or(config.QueueDeadline, 2*time.Second)
 	if config.OnHash == nil {
 		config.OnHash = func() {}
 	}

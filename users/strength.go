@@ -1,6 +1,7 @@
 package users
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -43,9 +44,9 @@ type Policy struct {
 }
 
 func (p *Policy) setDefaults() {
-	orDefault(&p.MinLength, 15)
-	orDefault(&p.MaxLength, 256)
-	orDefault(&p.Breach, BreachOff)
+	p.MinLength = cmp.Or(p.MinLength, 15)
+	p.MaxLength = cmp.Or(p.MaxLength, 256)
+	p.Breach = cmp.Or(p.Breach, BreachOff)
 }
 
 // The codes of what is wrong with a password.

@@ -4,6 +4,7 @@
 package users
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -189,11 +190,11 @@ func New(db *mongo.Database, config Config) (*Store, error) {
 	if config.Password.Breach != BreachOff && config.Breach == nil {
 		return nil, errors.New("users: the policy asks for a breach check and there is no checker")
 	}
-	orDefault(&config.Collection, "users")
-	orDefault(&config.BcryptCost, 12)
-	orDefault(&config.Lockout.MaxFailures, 10)
-	orDefault(&config.Lockout.Window, 15*time.Minute)
-	orDefault(&config.Lockout.Duration, 15*time.Minute)
+	config.Collection = cmp.Or(config.Collection, "users")
+	config.BcryptCost = cmp.Or(config.BcryptCost, 12)
+	config.Lockout.MaxFailures = cmp.Or(config.Lockout.MaxFailures, 10)
+	config.Lockout.Window = cmp.Or(config.Lockout.Window, 15*time.Minute)
+	config.Lockout.Duration = cmp.Or(config.Lockout.Duration, 15*time.Minute)
 	if config.Events == nil {
 		config.Events = event.Discard{}
 	}
@@ -207,13 +208,6 @@ func New(db *mongo.Database, config Config) (*Store, error) {
 	return &Store{
 		config: config, users: db.Collection(config.Collection), attempts: db.Collection(AttemptsCollection), dummy: dummy,
 	}, nil
-}
-
-func orDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // EnsureIndexes makes sure of the indexes. ttl is false when the server has no

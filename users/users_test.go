@@ -378,6 +378,15 @@ func TestProfile(t *testing.T) {
 	if err != nil || got.Profile["nick"] != nil || got.Profile["city"] != "London" || got.Profile["tags"] == nil {
 		t.Errorf("after a merge patch: %+v, %v", got, err)
 	}
+	nested := map[string]any{"a": map[string]any{"b": []any{map[string]any{"c": 1.0}}}}
+	for range 2 { // the second time it is checked as it was stored
+		if _, err := b.UpdateProfile(t.Context(), u.ID, nested); err != nil {
+			t.Errorf("a nested profile: %v", err)
+		}
+		if _, err := b.UpdateProfile(t.Context(), u.ID, map[string]any{"other": true}); err != nil {
+			t.Errorf("beside a nested profile: %v", err)
+		}
+	}
 	deep := map[string]any{"a": map[string]any{"b": map[string]any{"c": map[string]any{"d": map[string]any{"e": 1.0}}}}}
 	many := map[string]any{}
 	for i := range 65 {

@@ -12,6 +12,7 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
@@ -143,6 +144,21 @@ func ValidID(id, prefix string) bool {
 		}
 	}
 	return true
+}
+
+// Wait waits for the goroutines of wg to end, or for ctx.
+func Wait(ctx context.Context, wg *sync.WaitGroup) error {
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Time returns t as MongoDB keeps it: UTC, whole milliseconds. A value that is
