@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -234,6 +235,38 @@ func BenchmarkP8(b *testing.B) {
 		n++
 	}
 	b.ReportMetric(float64(used)/float64(n), "commands/op")
+}
+
+// P8: how long another instance accepts what was revoked here.
+func BenchmarkP8Visible(b *testing.B) {
+	name := "mandate_bench_visible_" + time.Now().Format("150405000000")
+	client := connect(b, nil)
+	b.Cleanup(func() { _ = client.Database(name).Drop(context.Background()) })
+	here, there := load(b, client.Database(name)), load(b, client.Database(name))
+	var took []time.Duration
+	for b.Loop() {
+		g := signIn(b, here)
+		if _, err := there.Verify(b.Context(), g.Access.Token); err != nil {
+			b.Fatal(err)
+		}
+		if err := here.Logout(b.Context(), g.Session.RefreshToken); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := here.Verify(b.Context(), g.Access.Token); err == nil {
+			b.Fatal("accepted where it was revoked")
+		}
+		began := time.Now()
+		for {
+			if _, err := there.Verify(b.Context(), g.Access.Token); err != nil {
+				break
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
 }
 
 // P14: an engine and its first app, on an empty database.

@@ -1,15 +1,22 @@
 package engine_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"go.mongodb.org/mongo-driver/mongo"
+	"go.mongodb.org/mongo-driver/mongo/options"
+
 	"github.com/mandate-auth/mandate/engine"
 	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/tokens"
 )
 
 func overTLS(r *http.Request) { r.TLS = &tls.ConnectionState{} }
@@ -107,23 +114,21 @@ func TestPanicInAGuardRefuses(t *testing.T) {
 	t.Parallel()
 	w := setup(t, ``)
 	first := w.register()
-	calls := 0
+	var broke atomic.Bool
 	broken := newWorld(t, w.db, manifestOf(t, "shop", ``), func(o *engine.Options) {
 		o.Now = func() time.Time {
-			if calls > 0 {
+			if broke.Load() {
 				panic("a defect")
 			}
 			return time.Now()
 		}
 	})
-	guard := broken.app.RequireUser().Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("let through") }))
-	calls = 1
-	defer func() { calls = 0 }()
+	broke.Store(true)
+	defer broke.Store(false)
 	p, err := broken.app.RequireUser().Check(newRequest(t, first.text("access_token")))
 	if p != nil || engine.AsProblem(err).Code != "internal" {
 		t.Errorf("got %v, %v", p, err)
 	}
-	_ = guard
 }
 
 func newRequest(t *testing.T, token string) *http.Request {
@@ -295,5 +300,37 @@ func TestNewRefuses(t *testing.T) {
 	}
 	if _, err := engine.New(t.Context(), nil, nil); !errors.Is(err, engine.ErrOptions) {
 		t.Errorf("no database: %v", err)
+	}
+}
+
+// A token for something that is no person: this version issues none by itself.
+func TestMachinesAreNotHuman(t *testing.T) {
+	t.Parallel()
+	w := setup(t, ``)
+	issued, err := w.app.Tokens().Issue(tokens.Grant{Subject: "cli_1", Kind: "client", SessionID: "none", AuthTime: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := do(t, w.app.RequireHuman().Handler(ok), "GET", "/", nil, bearer(issued.Token))
+	if r.status != 403 || r.code() != "human_required" {
+		t.Errorf("got %d %s", r.status, r.raw)
+	}
+}
+
+// The message of a start without a database has to help whoever reads it.
+func TestNewNamesTheAddress(t *testing.T) {
+	t.Parallel()
+	client, err := mongo.Connect(t.Context(), options.Client().ApplyURI("mongodb://127.0.0.1:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Disconnect(context.Background())
+	began := time.Now()
+	_, err = engine.New(t.Context(), client.Database("x"), &engine.Options{SecretKeys: []engine.Secret{engine.NewSecret(secretKey)}})
+	if !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "127.0.0.1:1") || !strings.Contains(err.Error(), "check that") {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v to say so", took)
 	}
 }
