@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -59,7 +60,7 @@ func parseBody(raw []byte, into fields) error {
 		bad.Detail = "There is something after the end of the JSON body."
 		return bad
 	}
-	return assign("", raw, into)
+	return assign(raw, into)
 }
 
 // isJSON reports whether the content type is JSON in UTF-8.
@@ -110,31 +111,46 @@ func checkNames(dec *json.Decoder, depth int) error {
 	return err
 }
 
-func assign(prefix string, raw json.RawMessage, into fields) error {
+// assign puts the members of raw where they go. Everything that is wrong with
+// them is reported at once, in the order of the paths.
+func assign(raw json.RawMessage, into fields) error {
+	var wrong []FieldProblem
+	collect("", raw, into, func(path, message string) {
+		wrong = append(wrong, FieldProblem{Path: path, Message: message})
+	})
+	if len(wrong) == 0 {
+		return nil
+	}
+	slices.SortFunc(wrong, func(a, b FieldProblem) int { return strings.Compare(a.Path, b.Path) })
+	p := refuse(CodeInvalidRequest)
+	p.Errors = wrong[:min(len(wrong), maxProblems)]
+	return p
+}
+
+// maxProblems bounds what an answer says about a request.
+const maxProblems = 20
+
+func collect(prefix string, raw json.RawMessage, into fields, fault func(path, message string)) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &members); err != nil || members == nil {
-		return invalidRequest(strings.TrimSuffix(prefix, "."), "must be an object")
+		fault(strings.TrimSuffix(prefix, "."), "must be an object")
+		return
 	}
 	for name, value := range members {
 		path := prefix + name
 		target, known := into[name]
-		if !known {
-			return invalidRequest(path, "is not a member that this route knows")
-		}
-		if string(value) == "null" {
-			return invalidRequest(path, "must not be null; leave it out")
-		}
-		if nested, ok := target.(fields); ok {
-			if err := assign(path+".", value, nested); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := json.Unmarshal(value, target); err != nil {
-			return invalidRequest(path, "must be a %s", typeName(target))
+		nested, isObject := target.(fields)
+		switch {
+		case !known:
+			fault(path, "is not a member that this route knows")
+		case string(value) == "null":
+			fault(path, "must not be null; leave it out")
+		case isObject:
+			collect(path+".", value, nested, fault)
+		case json.Unmarshal(value, target) != nil:
+			fault(path, "must be a "+typeName(target))
 		}
 	}
-	return nil
 }
 
 func typeName(target any) string {

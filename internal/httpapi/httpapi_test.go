@@ -128,6 +128,32 @@ func TestEveryCodeHasATemplate(t *testing.T) {
 	}
 }
 
+func TestBodyFaultsComeTogether(t *testing.T) {
+	t.Parallel()
+	var email, id string
+	var remember bool
+	in := fields{"email": &email, "remember_me": &remember, "device": fields{"id": &id}}
+	err := parseBody([]byte(`{"email":1,"role":"admin","remember_me":"x","device":{"id":null,"os":"x"}}`), in)
+	var p *Problem
+	if !errors.As(err, &p) || p.Code != CodeInvalidRequest {
+		t.Fatalf("got %v", err)
+	}
+	var got []string
+	for _, f := range p.Errors {
+		got = append(got, f.Path+" "+f.Message)
+	}
+	want := []string{
+		"device.id must not be null; leave it out", "device.os is not a member that this route knows", "email must be a string",
+		"remember_me must be a boolean", "role is not a member that this route knows",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if err := parseBody([]byte(`{"email":"a","device":{"id":"x"}}`), in); err != nil || email != "a" || id != "x" {
+		t.Errorf("a good body: %v, %q, %q", err, email, id)
+	}
+}
+
 func FuzzBody(f *testing.F) {
 	for _, s := range []string{`{"email":"a","device":{"id":"x"}}`, `{"email":{"$ne":""}}`, `{"a":1,"a":2}`, `[[[[`, `{"profile":{"a":null}}`, "\xff"} {
 		f.Add([]byte(s))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo"
@@ -89,8 +90,12 @@ func Indexes(ctx context.Context, coll *mongo.Collection, declared []Index) (ttl
 	return ttl, verify(ctx, coll, declared, ttl)
 }
 
+// buildTimeout bounds the making of one index: on a collection that holds data
+// already it takes longer than any other call.
+const buildTimeout = time.Minute
+
 func create(ctx context.Context, coll *mongo.Collection, x Index) error {
-	ctx, cancel := Context(ctx)
+	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
 	defer cancel()
 	_, err := coll.Indexes().CreateOne(ctx, x.model())
 	if err == nil {
