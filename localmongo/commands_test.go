@@ -105,7 +105,10 @@ func TestCurrentDate(t *testing.T) {
 	if _, err := c.UpdateOne(ctx, d("_id", 1), d("$currentDate", d("a", true, "b", d("$type", "date"), "c", d("$type", "timestamp")))); err != nil {
 		t.Fatal(err)
 	}
-	got := all(ctx, t, c, d("_id", 1))[0].Map()
+	got := map[string]any{}
+	for _, e := range all(ctx, t, c, d("_id", 1))[0] {
+		got[e.Key] = e.Value
+	}
 	for _, name := range []string{"a", "b"} {
 		if at, ok := got[name].(primitive.DateTime); !ok || at.Time().Before(before) {
 			t.Errorf("%s = %v", name, got[name])

@@ -116,7 +116,8 @@ func checkNames(dec *json.Decoder, depth int) error {
 func assign(raw json.RawMessage, into fields) error {
 	var wrong []FieldProblem
 	collect("", raw, into, func(path, message string) {
-		wrong = append(wrong, FieldProblem{Path: path, Message: message})
+		// A name that the client made up is shown, and not at any length.
+		wrong = append(wrong, FieldProblem{Path: strings.ToValidUTF8(path[:min(len(path), 100)], ""), Message: message})
 	})
 	if len(wrong) == 0 {
 		return nil
