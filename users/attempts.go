@@ -19,10 +19,10 @@ const (
 	// SP 800-63B-4 section 3.2.2). After it only a device that is known, a new
 	// password set by the service, or [Store.Unlock] lets the user in.
 	maxStreak = 100
-	// attemptWait is how long an attempt waits while all others are under way,
-	// attemptPoll how often it looks.
-	attemptWait = 2 * time.Second
-	attemptPoll = 20 * time.Millisecond
+	// An attempt that waits while all others are under way looks again after
+	// attemptPause, then after twice as long each time, up to maxAttemptPause.
+	attemptPause    = 20 * time.Millisecond
+	maxAttemptPause = 160 * time.Millisecond
 	// lockedForever is what a client is told to wait after maxStreak.
 	lockedForever = 24 * time.Hour
 )
@@ -58,46 +58,54 @@ func (s *Store) deviceID(userID, device string) string {
 // The error is a [LockedError] when the identifier is locked, and [ErrBusy]
 // when the wait was in vain.
 func (s *Store) reserve(ctx context.Context, id string, known bool) (*attempt, error) {
-	timer := time.NewTimer(attemptWait)
+	timer := time.NewTimer(s.config.Lockout.Wait)
 	defer timer.Stop()
-	ticker := time.NewTicker(attemptPoll)
-	defer ticker.Stop()
-	for {
-		took, err := s.take(ctx, id)
+	for pause := attemptPause; ; pause = min(2*pause, maxAttemptPause) {
+		took, err := s.tryReserve(ctx, id, known)
 		if err != nil {
 			return nil, err
 		}
 		if took {
 			return &attempt{id: id}, nil
 		}
-		c, err := s.counter(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		now := s.config.Now()
-		switch {
-		case c != nil && c.Streak >= maxStreak:
-			return nil, &LockedError{RetryAfter: lockedForever}
-		case c == nil || !now.Before(c.WindowEnds):
-			// Neither a window nor a budget yet, or an old one: open a new window.
-			opened, err := s.open(ctx, id, now, known)
-			if err != nil {
-				return nil, err
-			}
-			if opened {
-				return &attempt{id: id}, nil
-			}
-			continue
-		case c.Failures >= s.config.Lockout.MaxFailures:
-			return nil, &LockedError{RetryAfter: c.WindowEnds.Sub(now)}
-		}
 		select {
-		case <-ticker.C:
+		case <-time.After(pause):
 		case <-timer.C:
 			return nil, ErrBusy
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	}
+}
+
+// tryReserve takes an attempt if there is one. It reports false when all that is
+// left is under way.
+func (s *Store) tryReserve(ctx context.Context, id string, known bool) (bool, error) {
+	for {
+		c, err := s.counter(ctx, id)
+		if err != nil {
+			return false, err
+		}
+		now := s.config.Now()
+		var took bool
+		switch {
+		case c != nil && c.Streak >= maxStreak:
+			return false, &LockedError{RetryAfter: lockedForever}
+		case c == nil || !now.Before(c.WindowEnds):
+			// Neither a window nor a budget yet, or an old one: open a new window.
+			took, err = s.open(ctx, id, now, known)
+		case c.Failures >= s.config.Lockout.MaxFailures:
+			return false, &LockedError{RetryAfter: c.WindowEnds.Sub(now)}
+		case c.Budget <= 0:
+			// A crowd that waits reads, and does not write.
+			return false, nil
+		default:
+			took, err = s.take(ctx, id)
+		}
+		if took || err != nil {
+			return took, err
+		}
+		// Another attempt was faster: what it has left is in the counter.
 	}
 }
 

@@ -122,7 +122,16 @@ func (h *Hasher) acquire(ctx context.Context) error {
 func (h *Hasher) release() {
 	<-h.slots
 	<-h.waiting
-	h.config.OnHash()
+}
+
+// run runs f in a slot.
+func (h *Hasher) run(ctx context.Context, f func()) error {
+	if err := h.acquire(ctx); err != nil {
+		return err
+	}
+	defer h.release()
+	f()
+	return nil
 }
 
 // Hash returns the stored form of password. The error is [ErrBusy] when there
@@ -132,6 +141,7 @@ func (h *Hasher) Hash(ctx context.Context, cost int, password string) (string, e
 		return "", err
 	}
 	defer h.release()
+	h.config.OnHash()
 	return h.hash(cost, password)
 }
 
@@ -168,6 +178,7 @@ func (h *Hasher) Verify(ctx context.Context, stored, password string) (bool, err
 		return false, err
 	}
 	defer h.release()
+	h.config.OnHash()
 	id, raw, ok := h.split(stored)
 	if !ok {
 		return false, errors.New("a stored password hash has an unknown form or pepper")

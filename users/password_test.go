@@ -37,6 +37,8 @@ func TestCheckPassword(t *testing.T) {
 		{"lovelace-bookshop", users.Policy{}, users.CodeCommon},
 		{"lovelace-bookshop", users.Policy{AllowContext: true}, ""},
 		{"correct horse battery staple", users.Policy{}, ""},
+		{strings.Repeat("a", 32) + "xK9#mQ2$vL5", users.Policy{}, ""},
+		{strings.Repeat("4@8({[<369&#!1/|0$5+7%2", 11), users.Policy{}, ""},
 		{"correct horse battery staple", users.Policy{MinEntropyBits: 90}, users.CodeCommon},
 		{strings.Repeat("🦊", 14), users.Policy{AllowCommon: true}, users.CodeTooShort},
 		{strings.Repeat("ab c", 65), users.Policy{AllowCommon: true}, users.CodeTooLong},

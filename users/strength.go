@@ -78,9 +78,12 @@ type Report struct {
 }
 
 const (
-	// estimateLength bounds the estimate, whose cost grows with the square of
-	// the length. What a longer password adds does not matter.
-	estimateLength = 72
+	// estimateLength is how many code points are looked at: the cost of the
+	// estimate explodes with the length of inputs that are made for it (half a
+	// second at 72, some 15 ms at 32). Each further code point counts as one
+	// that is guessed among ten, as the estimate itself counts what it knows
+	// nothing about.
+	estimateLength = 32
 	// commonGuesses is how many guesses a password has to withstand when it is
 	// made of words, repeats, sequences or dates.
 	commonGuesses = 1e9
@@ -114,12 +117,13 @@ func CheckPassword(policy Policy, password string, context ...string) Report {
 		known = nil
 	}
 	estimate := zxcvbn.PasswordStrength(firstRunes(password, estimateLength), known)
-	r.EntropyBits = math.Log2(math.Max(1, estimate.Guesses))
+	guesses := math.Max(1, estimate.Guesses) * math.Pow(10, math.Min(200, float64(max(0, r.Length-estimateLength))))
+	r.EntropyBits = math.Log2(guesses)
 	patterned := false
 	for _, match := range estimate.Sequence {
 		patterned = patterned || match.Pattern != "bruteforce"
 	}
-	if !policy.AllowCommon && patterned && estimate.Guesses < commonGuesses {
+	if !policy.AllowCommon && patterned && guesses < commonGuesses {
 		refuse(CodeCommon, "is among the first that attackers try; avoid common words, repeats and sequences")
 	}
 	if !policy.AllowContext && mostlyContext(password, words) {
@@ -174,7 +178,14 @@ func mostlyContext(password string, words []string) bool {
 // checkNew judges a new password of the user with the address, breach
 // collection included. The error is a [FieldError] of field.
 func (s *Store) checkNew(ctx context.Context, field, password, email string) error {
-	report := CheckPassword(s.config.Password, password, append([]string{s.config.App, email}, s.config.Context...)...)
+	var report Report
+	// The estimate costs up to some milliseconds of a processor: it waits its
+	// turn with the hashes.
+	if err := s.config.Hasher.run(ctx, func() {
+		report = CheckPassword(s.config.Password, password, append([]string{s.config.App, email}, s.config.Context...)...)
+	}); err != nil {
+		return err
+	}
 	if !report.OK {
 		return &FieldError{Field: field, Code: report.Reasons[0].Code, Message: report.Reasons[0].Message}
 	}

@@ -163,6 +163,9 @@ type Lockout struct {
 	// Duration is how long an identifier is locked after MaxFailures.
 	// Default 15 minutes.
 	Duration time.Duration
+	// Wait is how long an attempt waits while all that is left of MaxFailures is
+	// under way, before it is [ErrBusy]. Default 2 s.
+	Wait time.Duration
 }
 
 // AttemptsCollection counts the attempts to sign in.
@@ -195,6 +198,7 @@ func New(db *mongo.Database, config Config) (*Store, error) {
 	config.Lockout.MaxFailures = cmp.Or(config.Lockout.MaxFailures, 10)
 	config.Lockout.Window = cmp.Or(config.Lockout.Window, 15*time.Minute)
 	config.Lockout.Duration = cmp.Or(config.Lockout.Duration, 15*time.Minute)
+	config.Lockout.Wait = cmp.Or(config.Lockout.Wait, 2*time.Second)
 	if config.Events == nil {
 		config.Events = event.Discard{}
 	}

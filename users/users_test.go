@@ -83,7 +83,7 @@ func setupOn(tb testing.TB, db *mongo.Database, edit ...func(*users.Config)) *be
 	}
 	b.devices = tokens.NewDevices(app)
 	config := users.Config{
-		App: "shop", BcryptCost: bcrypt.MinCost, Hasher: hasher, Keys: app, Devices: b.devices, Sessions: b.ender, Now: b.now,
+		App: "shop", BcryptCost: bcrypt.MinCost, Lockout: users.Lockout{Wait: time.Minute}, Hasher: hasher, Keys: app, Devices: b.devices, Sessions: b.ender, Now: b.now,
 	}
 	for _, f := range edit {
 		f(&config)
