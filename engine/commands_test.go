@@ -29,6 +29,13 @@ func (l *commandLog) monitor() *event.CommandMonitor {
 	}}
 }
 
+// setHook makes hook be called before each command in the foreground.
+func (l *commandLog) setHook(hook func(name string)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hook = hook
+}
+
 func (l *commandLog) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

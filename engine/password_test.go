@@ -19,22 +19,18 @@ func TestCrashDuringChangeOfPassword(t *testing.T) {
 		observer := newWorld(t, storetest.Second(t, db, nil), manifestOf(t, "shop", ``))
 		other, mine := w.register(), w.login()
 		var count atomic.Int64
-		commands.mu.Lock()
-		commands.hook = func(string) {
+		commands.setHook(func(string) {
 			if count.Add(1) == int64(step) {
 				link.Cut()
 			}
-		}
-		commands.mu.Unlock()
+		})
 		const next, last = "another long passphrase", "a third long passphrase"
 		change := func(from, to string) *response {
 			return w.do("POST", "/auth/password", obj("current_password", from, "new_password", to), bearer(mine.text("access_token")))
 		}
 		answered := change(password, next).status == 204
 		reached := count.Load() >= int64(step)
-		commands.mu.Lock()
-		commands.hook = nil
-		commands.mu.Unlock()
+		commands.setHook(nil)
 		link.Restore()
 		dead := func() bool {
 			return observer.me(other.text("access_token")).status == 401 &&

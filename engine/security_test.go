@@ -304,18 +304,14 @@ func crashAt(t *testing.T, step int, operation func(w *world, first, second *res
 	first := w.register()
 
 	var count atomic.Int64
-	commands.mu.Lock()
-	commands.hook = func(string) {
+	commands.setHook(func(string) {
 		if count.Add(1) == int64(step) {
 			link.Cut()
 		}
-	}
-	commands.mu.Unlock()
+	})
 	err := operation(w, first, nil)
 	reached := count.Load() >= int64(step)
-	commands.mu.Lock()
-	commands.hook = nil
-	commands.mu.Unlock()
+	commands.setHook(nil)
 	dead := func() bool {
 		access := observer.me(first.text("access_token")).status
 		refresh := observer.do("POST", "/auth/refresh", obj("refresh_token", first.text("refresh_token"))).status
