@@ -19,5 +19,9 @@ func Main(m *testing.M) {
 		goleak.IgnoreAnyFunction(driver+"(*rttMonitor).start"),
 		goleak.IgnoreAnyFunction(driver+"(*Server).update"),
 		goleak.IgnoreAnyFunction(driver+"(*pool).clearImpl.func1"),
+		goleak.IgnoreAnyFunction(driver+"(*Topology).pollSRVRecords"),
+		goleak.IgnoreAnyFunction(driver+"bgRead"),
+		// A server of MongoDB is watched by a heartbeat that waits for its answer.
+		goleak.IgnoreAnyFunction(driver+"(*cancellListener).Listen"),
 	)
 }
