@@ -120,6 +120,26 @@ func (m *Manager) refuseDead(ctx context.Context, t *refreshToken, rotated *reco
 		if err := m.kill(ctx, t.sessionID, "not_live"); err != nil {
 			return err
 		}
+		return ErrExpired
+	}
+	r, err := m.readSession(ctx, t.sessionID)
+	if errors.Is(err, ErrNotFound) {
+		return ErrExpired
+	}
+	if err != nil {
+		return err
+	}
+	return m.refuseOver(ctx, r)
+}
+
+// refuseOver answers a refresh of a session that is over. While an access token
+// of it may still be accepted its revocation is stored once more: what ended the
+// session may have died just before it did so.
+func (m *Manager) refuseOver(ctx context.Context, r *record) error {
+	if m.config.Now().Before(r.AccessExpiresAt.Add(maxLeeway)) {
+		if err := m.config.Revoker.AddSession(ctx, r.ID, r.AccessExpiresAt, "refused"); err != nil {
+			return err
+		}
 	}
 	return ErrExpired
 }
@@ -135,7 +155,7 @@ func (m *Manager) notRotated(ctx context.Context, t *refreshToken, h *head, kind
 	}
 	switch {
 	case !r.alive(now):
-		return nil, ErrExpired
+		return nil, m.refuseOver(ctx, r)
 	case t.generation > r.Generation:
 		// Signed by us and ahead of what is stored: the database has lost data.
 		return nil, ErrTokenInvalid

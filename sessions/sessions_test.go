@@ -387,6 +387,26 @@ func TestEndsCanBeRepeated(t *testing.T) {
 	}
 }
 
+// The process dies after a stolen session was ended and before its revocation was
+// stored: the next try of the thief, or of the owner, stores it.
+func TestRevocationIsMadeUpFor(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	first := b.signIn(t)
+	b.refresh(t, first.RefreshToken, nil)
+	b.move(time.Minute)
+	b.fail.Store(true)
+	b.refresh(t, first.RefreshToken, errFake)
+	b.fail.Store(false)
+	if b.revoked(first.SessionID) {
+		t.Fatal("the blacklist did not fail")
+	}
+	b.refresh(t, first.RefreshToken, sessions.ErrExpired)
+	if !b.revoked(first.SessionID) {
+		t.Error("the access tokens of a stolen session live on")
+	}
+}
+
 func TestDisabledAccountCannotRefresh(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
