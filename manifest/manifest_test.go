@@ -307,3 +307,25 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// The manifest that the README shows has to be one.
+func TestReadmeManifest(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(readme), "```json\n")
+	text, _, found := strings.Cut(rest, "```")
+	if !found {
+		t.Fatal("the README shows no manifest")
+	}
+	if m := parse(t, text); m.Slug != "shop" {
+		t.Errorf("slug %q", m.Slug)
+	}
+	if quickstart, err := os.ReadFile("../examples/quickstart/manifest.json"); err != nil {
+		t.Error(err)
+	} else if _, err := manifest.Parse(quickstart, &manifest.Options{LookupEnv: func(string) (string, bool) { return "x", true }}); err != nil {
+		t.Error(err)
+	}
+}

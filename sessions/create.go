@@ -31,6 +31,8 @@ type Device struct {
 
 // Issued is what a client gets of a session.
 type Issued struct {
+	// SessionID is the session, the "sid" of its access tokens; UserID is whose
+	// it is.
 	SessionID, UserID string
 	// Kind is the user's kind, as the Accounts say now.
 	Kind authz.Kind
@@ -42,7 +44,9 @@ type Issued struct {
 	// absolute end, whichever comes first.
 	RefreshExpiresAt time.Time
 	// AccessExpiresAt is when an access token issued for this answer has to end
-	// at the latest. Revocations count on it.
+	// at the latest: the revocation of the session is remembered until then, and
+	// no access token outlives its session. It bounds the token's own lifetime
+	// and does not replace it.
 	AccessExpiresAt time.Time
 	// AuthTime is when the user last proved who they are.
 	AuthTime time.Time
@@ -53,12 +57,13 @@ type Issued struct {
 
 // Start is the state of a user's sessions when a sign-in began. It has to be
 // taken before the user is read for the last time: a user that is disabled
-// after that has another epoch.
+// after that has another epoch. It serves one Create.
 type Start struct {
 	userID string
 	head   *head
 }
 
+// epoch is the epoch that the sign-in began with.
 func (s *Start) epoch() int64 {
 	if s.head == nil {
 		return 0
@@ -80,52 +85,63 @@ func (m *Manager) Begin(ctx context.Context, userID string) (*Start, error) {
 
 // CreateOptions are what a sign-in asks for.
 type CreateOptions struct {
-	Kind     authz.Kind
-	Device   Device
+	// Kind is the user's kind. It is handed through to the answer.
+	Kind authz.Kind
+	// Device is where the sign-in comes from.
+	Device Device
+	// Remember multiplies the absolute life of the session by
+	// Config.RememberMeFactor.
 	Remember bool
+	// AuthTime is when the user proved who they are. Zero means now; a later
+	// time counts as now.
+	AuthTime time.Time
 }
 
 // Create makes the session of a sign-in that has succeeded. The error is
 // [ErrEpochChanged] when all sessions were ended since Begin: the sign-in has
 // to start again. It is [ErrLimit] when the app refuses further sessions.
+//
+// What falls out of the limit is ended before Create answers. A call that dies
+// on the way leaves at most sessions that are in no head: they cannot be
+// refreshed, and nobody was told about them.
 func (m *Manager) Create(ctx context.Context, start *Start, opts CreateOptions) (*Issued, error) {
 	// From here on the outcome is written: a client that goes away must not
 	// leave half of it.
 	ctx = context.WithoutCancel(ctx)
-	if start.head != nil && len(start.head.Live) >= m.config.MaxPerUser {
-		if err := m.prune(ctx, start); err != nil {
-			return nil, err
-		}
-	}
-	r := m.newRecord(start.userID, opts)
-	r.Epoch = start.epoch()
+	r := m.newRecord(start, opts)
 	if err := m.insert(ctx, r); err != nil {
 		return nil, err
 	}
-	before, err := m.push(ctx, start, r)
+	before, err := m.admit(ctx, start, r)
+	if errors.Is(err, ErrEpochChanged) || errors.Is(err, ErrLimit) {
+		m.discard(ctx, r)
+	}
 	if err != nil {
 		return nil, err
 	}
-	var epoch int64
 	if before != nil {
-		epoch = before.Epoch
-		if err := m.evict(ctx, start.userID, before, r); err != nil {
+		if err := m.evict(ctx, before, r); err != nil {
 			return nil, err
 		}
 	}
 	m.report(ctx, event.SessionStarted, event.Success, r.UserID, r.ID, "")
-	return m.issued(r, opts.Kind, epoch), nil
+	return m.issued(r, opts.Kind, start.epoch()), nil
 }
 
-func (m *Manager) newRecord(userID string, opts CreateOptions) *record {
+func (m *Manager) newRecord(start *Start, opts CreateOptions) *record {
 	now := store.Time(m.config.Now())
 	factor := time.Duration(1)
 	if opts.Remember {
 		factor = time.Duration(m.config.RememberMeFactor)
 	}
-	r := &record{
-		ID: newSessionID(userID), App: m.config.App, UserID: userID, Generation: 1, State: stateActive,
-		Remember: opts.Remember, AuthTime: now, CreatedAt: now, RotatedAt: now, LastSeenAt: now,
+	authTime := now
+	if !opts.AuthTime.IsZero() {
+		authTime = earlier(store.Time(opts.AuthTime), now)
+	}
+	return &record{
+		ID: newSessionID(start.userID), App: m.config.App, UserID: start.userID, Epoch: start.epoch(),
+		Generation: 1, State: stateActive, Remember: opts.Remember,
+		AuthTime: authTime, CreatedAt: now, RotatedAt: now, LastSeenAt: now,
 		AccessExpiresAt: now.Add(m.config.AccessTTL), IdleExpiresAt: now.Add(m.config.IdleTimeout),
 		ExpiresAt: now.Add(m.config.RefreshTTL * factor),
 		Device: device{
@@ -134,7 +150,13 @@ func (m *Manager) newRecord(userID string, opts CreateOptions) *record {
 			IP: opts.Device.IP, FirstIP: opts.Device.IP, Network: opts.Device.Network,
 		},
 	}
-	return r
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -169,23 +191,76 @@ func (m *Manager) insert(ctx context.Context, r *record) error {
 	return store.Error("store the session", err)
 }
 
-// push makes the session live: on the condition that the epoch is still the one
-// that the sign-in began with. It returns the head before, nil for the first
-// session of a user.
-func (m *Manager) push(ctx context.Context, start *Start, r *record) (*head, error) {
-	filter := bson.M{"_id": start.userID, "app": m.config.App, "epoch": start.epoch()}
-	if m.config.OnLimit == Refuse {
-		filter[fmt.Sprintf("live.%d", m.config.MaxPerUser-1)] = bson.M{"$exists": false}
+// discard takes a session away that was not admitted. It is in no head, so it
+// is dead whether or not this succeeds.
+func (m *Manager) discard(ctx context.Context, r *record) {
+	ctx, cancel := store.Context(ctx)
+	defer cancel()
+	_, _ = m.sessions.DeleteOne(ctx, m.byID(r.ID))
+}
+
+// admit makes the session live and returns the head as it was before, nil for
+// the first session of a user.
+//
+// The first attempt pushes nobody out. Only when the head is full are the
+// sessions that are over by themselves pruned, and the push is made again by
+// the rule of the app: an expired session neither counts against the limit nor
+// costs a living one its place.
+func (m *Manager) admit(ctx context.Context, start *Start, r *record) (*head, error) {
+	h := start.head
+	if h == nil || len(h.Live) < m.config.MaxPerUser {
+		before, err := m.push(ctx, start, r, false)
+		if !errors.Is(err, store.ErrNotFound) {
+			return before, err
+		}
+		if h, err = m.sameEpoch(ctx, start); err != nil {
+			return nil, err
+		}
 	}
-	update := bson.M{
-		"$push": bson.M{"live": bson.M{
-			"$each": bson.A{bson.M{"sid": r.ID, "at": r.CreatedAt}},
+	if err := m.prune(ctx, start, h); err != nil {
+		return nil, err
+	}
+	before, err := m.push(ctx, start, r, m.config.OnLimit == EndOldest)
+	if !errors.Is(err, store.ErrNotFound) {
+		return before, err
+	}
+	if _, err := m.sameEpoch(ctx, start); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: %d sessions", ErrLimit, m.config.MaxPerUser)
+}
+
+// sameEpoch reads the head again, [ErrEpochChanged] when it is not the one that
+// the sign-in began with.
+func (m *Manager) sameEpoch(ctx context.Context, start *Start) (*head, error) {
+	h, err := m.readHead(ctx, start.userID)
+	if err != nil {
+		return nil, err
+	}
+	if h == nil || h.Epoch != start.epoch() {
+		return nil, ErrEpochChanged
+	}
+	return h, nil
+}
+
+// push adds the session to the head on the condition that the epoch is still
+// the one that the sign-in began with and, unless it may push others out, that
+// there is room. No match is [store.ErrNotFound].
+func (m *Manager) push(ctx context.Context, start *Start, r *record, pushOut bool) (*head, error) {
+	filter := m.byID(start.userID, bson.E{Key: "epoch", Value: start.epoch()})
+	if !pushOut {
+		last := fmt.Sprintf("live.%d", m.config.MaxPerUser-1)
+		filter = append(filter, bson.E{Key: last, Value: bson.D{{Key: "$exists", Value: false}}})
+	}
+	update := bson.D{
+		{Key: "$push", Value: bson.D{{Key: "live", Value: bson.D{
+			{Key: "$each", Value: bson.A{live{SID: r.ID, At: r.CreatedAt}}},
 			// The id decides between sessions of one millisecond, so that evict
 			// knows whom the server dropped.
-			"$sort":  bson.D{{Key: "at", Value: 1}, {Key: "sid", Value: 1}},
-			"$slice": -m.config.MaxPerUser,
-		}},
-		"$setOnInsert": bson.M{"created_at": r.CreatedAt},
+			{Key: "$sort", Value: bson.D{{Key: "at", Value: 1}, {Key: "sid", Value: 1}}},
+			{Key: "$slice", Value: -m.config.MaxPerUser},
+		}}}},
+		{Key: "$setOnInsert", Value: bson.D{{Key: "created_at", Value: r.CreatedAt}}},
 	}
 	before, err := m.pushOnce(ctx, filter, update, start.head == nil)
 	if mongo.IsDuplicateKeyError(err) {
@@ -193,16 +268,13 @@ func (m *Manager) push(ctx context.Context, start *Start, r *record) (*head, err
 		// sign-in, which is fine, or with another epoch, which is not.
 		before, err = m.pushOnce(ctx, filter, update, false)
 	}
-	if err == nil {
-		return before, nil
-	}
-	if !errors.Is(err, mongo.ErrNoDocuments) {
+	if err != nil {
 		return nil, store.Error("make the session live", err)
 	}
-	return nil, m.refusedPush(ctx, start, r)
+	return before, nil
 }
 
-func (m *Manager) pushOnce(ctx context.Context, filter, update bson.M, upsert bool) (*head, error) {
+func (m *Manager) pushOnce(ctx context.Context, filter, update bson.D, upsert bool) (*head, error) {
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
 	var before head
@@ -217,24 +289,9 @@ func (m *Manager) pushOnce(ctx context.Context, filter, update bson.M, upsert bo
 	return &before, nil
 }
 
-// refusedPush finds out why no head matched, and takes the stored session away.
-func (m *Manager) refusedPush(ctx context.Context, start *Start, r *record) error {
-	h, err := m.readHead(ctx, start.userID)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	// It is in no head, so it is dead whether or not this succeeds.
-	_, _ = m.sessions.DeleteOne(ctx, bson.M{"_id": r.ID, "app": m.config.App})
-	if h == nil || h.Epoch != start.epoch() {
-		return ErrEpochChanged
-	}
-	return fmt.Errorf("%w: %d sessions", ErrLimit, m.config.MaxPerUser)
-}
-
-// evict ends the sessions that fell out of the head when r was pushed.
-func (m *Manager) evict(ctx context.Context, userID string, before *head, r *record) error {
+// evict ends the sessions that fell out of the head when r was pushed: one, or
+// more where the limit has been lowered.
+func (m *Manager) evict(ctx context.Context, before *head, r *record) error {
 	all := append(slices.Clone(before.Live), live{SID: r.ID, At: r.CreatedAt})
 	slices.SortFunc(all, func(a, b live) int {
 		if order := a.At.Compare(b.At); order != 0 {
@@ -242,61 +299,70 @@ func (m *Manager) evict(ctx context.Context, userID string, before *head, r *rec
 		}
 		return strings.Compare(a.SID, b.SID)
 	})
-	for _, out := range all[:max(0, len(all)-m.config.MaxPerUser)] {
-		if err := m.kill(ctx, out.SID, "evicted"); err != nil {
-			return err
-		}
-		m.report(ctx, event.SessionEvicted, event.Success, userID, out.SID, "session_limit")
+	var out []string
+	for _, l := range all[:max(0, len(all)-m.config.MaxPerUser)] {
+		out = append(out, l.SID)
+	}
+	if err := each(out, func(id string) error { return m.retire(ctx, id, "evicted") }); err != nil {
+		return err
+	}
+	for _, id := range out {
+		m.report(ctx, event.SessionEvicted, event.Success, r.UserID, id, "session_limit")
 	}
 	return nil
 }
 
-// prune takes sessions that are over by themselves out of the head, so that
-// they neither count against the limit nor push living ones out.
-func (m *Manager) prune(ctx context.Context, start *Start) error {
-	ids := make(bson.A, len(start.head.Live))
-	for i, l := range start.head.Live {
-		ids[i] = l.SID
-	}
-	now := m.config.Now()
-	find, cancel := store.Context(ctx)
-	defer cancel()
-	cursor, err := m.sessions.Find(find, bson.M{
-		"_id": bson.M{"$in": ids}, "app": m.config.App, "state": stateActive,
-		"idle_expires_at": bson.M{"$gt": now}, "expires_at": bson.M{"$gt": now},
-	}, options.Find().SetProjection(bson.M{"_id": 1}))
+// prune takes the sessions that are over by themselves out of the head h.
+func (m *Manager) prune(ctx context.Context, start *Start, h *head) error {
+	alive, err := m.aliveOf(ctx, h)
 	if err != nil {
-		return store.Error("read the live sessions", err)
-	}
-	var found []record
-	if err := cursor.All(find, &found); err != nil {
-		return store.Error("read the live sessions", err)
-	}
-	living := make(map[string]bool, len(found))
-	for _, r := range found {
-		living[r.ID] = true
+		return err
 	}
 	var dead bson.A
-	for _, l := range start.head.Live {
-		if !living[l.SID] {
+	for _, l := range h.Live {
+		if !alive[l.SID] {
 			dead = append(dead, l.SID)
 		}
 	}
 	if len(dead) == 0 {
 		return nil
 	}
-	update, cancel := store.Context(ctx)
+	ctx, cancel := store.Context(ctx)
 	defer cancel()
-	_, err = m.heads.UpdateOne(update, bson.M{"_id": start.userID, "app": m.config.App, "epoch": start.head.Epoch},
-		bson.M{"$pull": bson.M{"live": bson.M{"sid": bson.M{"$in": dead}}}})
+	// What was over stays over, so it is right to take these out of whatever the
+	// head has become meanwhile.
+	_, err = m.heads.UpdateOne(ctx, m.byID(start.userID), bson.D{{Key: "$pull", Value: bson.D{
+		{Key: "live", Value: bson.D{{Key: "sid", Value: bson.D{{Key: "$in", Value: dead}}}}},
+	}}})
 	return store.Error("prune the session head", err)
+}
+
+// aliveOf tells which sessions of the head their own documents let live.
+func (m *Manager) aliveOf(ctx context.Context, h *head) (map[string]bool, error) {
+	ids := make(bson.A, len(h.Live))
+	for i, l := range h.Live {
+		ids[i] = l.SID
+	}
+	filter := append(bson.D{
+		{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}, {Key: "app", Value: m.config.App},
+	}, living(m.config.Now())...)
+	found, err := m.find(ctx, filter, options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
+	if err != nil {
+		return nil, err
+	}
+	alive := make(map[string]bool, len(found))
+	for i := range found {
+		alive[found[i].ID] = true
+	}
+	return alive, nil
 }
 
 // issued is the answer for r as it is now.
 func (m *Manager) issued(r *record, kind authz.Kind, epoch int64) *Issued {
+	over := earlier(r.IdleExpiresAt, r.ExpiresAt)
 	return &Issued{
 		SessionID: r.ID, UserID: r.UserID, Kind: kind, Epoch: epoch,
-		RefreshToken: m.sign(r.ID, r.Generation), RefreshExpiresAt: earlier(r.IdleExpiresAt, r.ExpiresAt),
-		AccessExpiresAt: earlier(r.AccessExpiresAt, r.ExpiresAt), AuthTime: r.AuthTime, Remember: r.Remember,
+		RefreshToken: m.sign(r.ID, r.Generation), RefreshExpiresAt: over,
+		AccessExpiresAt: earlier(r.AccessExpiresAt, over), AuthTime: r.AuthTime, Remember: r.Remember,
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo"
 
 	"github.com/mandate-auth/mandate/authz"
@@ -31,8 +32,6 @@ type fakes struct {
 	events   map[mevent.Type]int
 	gone     atomic.Bool
 	fail     atomic.Bool
-	// onRevoke is called before something is revoked.
-	onRevoke func()
 }
 
 var errFake = errors.New("the blacklist failed")
@@ -41,12 +40,11 @@ func (f *fakes) AddSession(_ context.Context, id string, until time.Time, _ stri
 	if f.fail.Load() {
 		return errFake
 	}
-	if f.onRevoke != nil {
-		f.onRevoke()
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.sessions[id] = until
+	if until.After(f.sessions[id]) {
+		f.sessions[id] = until // as the blacklist does: $max
+	}
 	return nil
 }
 
@@ -54,12 +52,9 @@ func (f *fakes) AddUser(_ context.Context, id string, epoch int64, _ string) err
 	if f.fail.Load() {
 		return errFake
 	}
-	if f.onRevoke != nil {
-		f.onRevoke()
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.users[id] = epoch
+	f.users[id] = max(epoch, f.users[id])
 	return nil
 }
 
@@ -83,63 +78,94 @@ func (f *fakes) revoked(id string) bool {
 	return ok
 }
 
+// kills reports whether the blacklist refuses the access token of issued for as
+// long as it could live.
+func (f *fakes) kills(issued *sessions.Issued) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	until, ok := f.sessions[issued.SessionID]
+	return (ok && !until.Before(issued.AccessExpiresAt)) || issued.Epoch < f.users[issued.UserID]
+}
+
 func (f *fakes) count(kind mevent.Type) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.events[kind]
 }
 
+// clock is a clock that can be moved.
+type clock struct{ offset atomic.Int64 }
+
+func (c *clock) now() time.Time       { return time.Now().Add(time.Duration(c.offset.Load())) }
+func (c *clock) move(d time.Duration) { c.offset.Add(int64(d)) }
+
 type bench struct {
 	*fakes
+	*clock
 	*sessions.Manager
-	db     *mongo.Database
-	offset atomic.Int64
-	user   string
+	db   *mongo.Database
+	user string
+	// base is the context of all calls, that of a client which may go away.
+	base context.Context //nolint:containedctx // a test's stand-in for a request
 }
 
-func (b *bench) now() time.Time          { return time.Now().Add(time.Duration(b.offset.Load())) }
-func (b *bench) move(d time.Duration)    { b.offset.Add(int64(d)) }
-func (b *bench) ctx() context.Context    { return context.Background() }
+func (b *bench) ctx() context.Context {
+	if b.base != nil {
+		return b.base
+	}
+	return context.Background()
+}
+
 func (b *bench) coll() *mongo.Collection { return b.db.Collection("user_sessions") }
+
+// appKeys are the keys of an app, under the secret that all tests share unless
+// another one is given.
+func appKeys(tb testing.TB, slug string, own ...secret.Value) *keys.App {
+	tb.Helper()
+	if own == nil {
+		own = []secret.Value{secret.FromString(strings.Repeat("s", 32))}
+	}
+	ring, err := keys.NewRing(own)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	app, err := ring.App(slug, bytes.Repeat([]byte{1}, 32), 1)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return app
+}
 
 func setupOn(tb testing.TB, db *mongo.Database, edit ...func(*sessions.Config)) *bench {
 	tb.Helper()
-	b := &bench{db: db, user: store.NewID("usr_"), fakes: &fakes{
-		sessions: map[string]time.Time{}, users: map[string]int64{}, events: map[mevent.Type]int{},
-	}}
+	f := &fakes{sessions: map[string]time.Time{}, users: map[string]int64{}, events: map[mevent.Type]int{}}
+	return (&bench{fakes: f, clock: &clock{}, user: store.NewID("usr_")}).on(tb, db, edit...)
+}
+
+// on returns another instance of the same app on db: with the blacklist, the
+// accounts, the clock and the user of b.
+func (b *bench) on(tb testing.TB, db *mongo.Database, edit ...func(*sessions.Config)) *bench {
+	tb.Helper()
 	config := sessions.Config{
-		App: "shop", Keys: appKeys(tb, secret.FromString(strings.Repeat("s", 32))), Revoker: b.fakes, Accounts: b.fakes, Events: b.fakes, Now: b.now,
+		App: "shop", Keys: appKeys(tb, "shop"), Revoker: b.fakes, Accounts: b.fakes, Events: b.fakes, Now: b.now,
 		RotationGrace: 10 * time.Second,
 	}
 	for _, f := range edit {
 		f(&config)
 	}
-	var err error
-	if b.Manager, err = sessions.New(db, config); err != nil {
+	m, err := sessions.New(db, config)
+	if err != nil {
 		tb.Fatal(err)
 	}
-	if _, err := b.EnsureIndexes(b.ctx()); err != nil {
+	if _, err := m.EnsureIndexes(b.ctx()); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		if err := b.Close(context.Background()); err != nil {
+		if err := m.Close(context.Background()); err != nil {
 			tb.Errorf("Close: %v", err)
 		}
 	})
-	return b
-}
-
-func appKeys(tb testing.TB, s secret.Value) *keys.App {
-	tb.Helper()
-	ring, err := keys.NewRing([]secret.Value{s})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	app, err := ring.App("shop", bytes.Repeat([]byte{1}, 32), 1)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return app
+	return &bench{fakes: b.fakes, clock: b.clock, Manager: m, db: db, user: b.user}
 }
 
 func setup(tb testing.TB, edit ...func(*sessions.Config)) *bench {
@@ -182,4 +208,22 @@ func (b *bench) live(tb testing.TB) []sessions.Session {
 		tb.Fatal(err)
 	}
 	return list
+}
+
+// head returns the ids that the user's head names.
+func (b *bench) head(tb testing.TB) []string {
+	tb.Helper()
+	var h struct {
+		Live []struct {
+			SID string `bson:"sid"`
+		} `bson:"live"`
+	}
+	if err := b.db.Collection("session_heads").FindOne(b.ctx(), bson.M{"_id": b.user}).Decode(&h); err != nil {
+		tb.Fatal(err)
+	}
+	ids := make([]string, len(h.Live))
+	for i, l := range h.Live {
+		ids[i] = l.SID
+	}
+	return ids
 }

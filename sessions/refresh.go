@@ -3,6 +3,7 @@ package sessions
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -50,7 +51,7 @@ func (m *Manager) Refresh(ctx context.Context, token string, from Device) (*Issu
 		return nil, userErr
 	}
 	if h == nil || !h.has(t.sessionID) || userErr != nil {
-		return nil, m.refuseDead(ctx, t, before)
+		return nil, m.refuseDead(ctx, t, before, now)
 	}
 	if before == nil {
 		return m.notRotated(ctx, t, h, kind, from, now)
@@ -67,31 +68,35 @@ func (m *Manager) rotated(before *record, now time.Time) *record {
 	after.Generation++
 	after.RotatedAt, after.LastSeenAt = now, now
 	after.IdleExpiresAt = now.Add(m.config.IdleTimeout)
-	after.AccessExpiresAt = now.Add(m.config.AccessTTL)
+	after.AccessExpiresAt = later(before.AccessExpiresAt, now.Add(m.config.AccessTTL))
 	return &after
 }
 
 // rotate is the one conditional update that decides a refresh. It returns the
 // session as it was before, nil when the condition did not hold.
 func (m *Manager) rotate(ctx context.Context, t *refreshToken, from Device, now time.Time) (*record, error) {
-	filter := bson.M{
-		"_id": t.sessionID, "app": m.config.App, "generation": t.generation, "state": stateActive,
-		"idle_expires_at": bson.M{"$gt": now}, "expires_at": bson.M{"$gt": now},
-	}
+	filter := append(m.byID(t.sessionID, bson.E{Key: "generation", Value: t.generation}), living(now)...)
 	if m.config.BindDevice == BindRefuse {
-		filter["device.family"] = present(family(from.UserAgent))
+		filter = append(filter, bson.E{Key: "device.family", Value: present(family(from.UserAgent))})
 	}
 	if m.config.BindIP == BindRefuse {
-		filter["device.network"] = present(from.Network)
+		filter = append(filter, bson.E{Key: "device.network", Value: present(from.Network)})
 	}
-	set := bson.M{
-		"generation": t.generation + 1, "rotated_at": now, "last_seen_at": now,
-		"idle_expires_at": now.Add(m.config.IdleTimeout), "access_expires_at": now.Add(m.config.AccessTTL),
+	set := bson.D{
+		{Key: "generation", Value: t.generation + 1},
+		{Key: "rotated_at", Value: now},
+		{Key: "last_seen_at", Value: now},
+		{Key: "idle_expires_at", Value: now.Add(m.config.IdleTimeout)},
 	}
 	if from.IP != "" {
-		set["device.ip"] = from.IP
+		set = append(set, bson.E{Key: "device.ip", Value: from.IP})
 	}
-	update := bson.M{"$set": set}
+	update := bson.D{
+		{Key: "$set", Value: set},
+		// An access token of before the TTL was lowered lives on. The revocation
+		// of the session has to outlast it as well.
+		{Key: "$max", Value: bson.D{{Key: "access_expires_at", Value: now.Add(m.config.AccessTTL)}}},
+	}
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
 	var before record
@@ -108,36 +113,39 @@ func (m *Manager) rotate(ctx context.Context, t *refreshToken, from Device, now 
 // present matches a value that is left out when it is empty.
 func present(s string) any {
 	if s == "" {
-		return bson.M{"$exists": false}
+		return bson.D{{Key: "$exists", Value: false}}
 	}
 	return s
 }
 
 // refuseDead answers a refresh whose head or user no longer lets the session
 // live. What the update may have brought back is ended again.
-func (m *Manager) refuseDead(ctx context.Context, t *refreshToken, rotated *record) error {
-	if rotated != nil {
-		if err := m.kill(ctx, t.sessionID, "not_live"); err != nil {
+func (m *Manager) refuseDead(ctx context.Context, t *refreshToken, rotated *record, now time.Time) error {
+	if rotated == nil {
+		r, err := m.readSession(ctx, t.sessionID)
+		if errors.Is(err, ErrNotFound) {
+			return ErrExpired
+		}
+		if err != nil {
 			return err
 		}
-		return ErrExpired
+		if !r.alive(now) {
+			return m.over(ctx, r, now)
+		}
 	}
-	r, err := m.readSession(ctx, t.sessionID)
-	if errors.Is(err, ErrNotFound) {
-		return ErrExpired
-	}
-	if err != nil {
+	if err := m.kill(ctx, t.sessionID, "not_live"); err != nil {
 		return err
 	}
-	return m.refuseOver(ctx, r)
+	return ErrExpired
 }
 
-// refuseOver answers a refresh of a session that is over. While an access token
-// of it may still be accepted its revocation is stored once more: what ended the
-// session may have died just before it did so.
-func (m *Manager) refuseOver(ctx context.Context, r *record) error {
-	if m.config.Now().Before(r.AccessExpiresAt.Add(maxLeeway)) {
-		if err := m.config.Revoker.AddSession(ctx, r.ID, r.AccessExpiresAt, "refused"); err != nil {
+// over answers a refresh of a session that has ended or expired. The end may
+// have died before it reached the blacklist, and an eviction or the end after a
+// reuse is repeated by nobody else: so nothing is said to be over as long as an
+// access token may live on.
+func (m *Manager) over(ctx context.Context, r *record, now time.Time) error {
+	if r.State == stateEnded && now.Before(r.AccessExpiresAt.Add(maxLeeway)) {
+		if err := m.config.Revoker.AddSession(ctx, r.ID, r.AccessExpiresAt, r.EndedReason); err != nil {
 			return err
 		}
 	}
@@ -153,27 +161,37 @@ func (m *Manager) notRotated(ctx context.Context, t *refreshToken, h *head, kind
 	if err != nil {
 		return nil, err
 	}
+	behind := r.Generation - t.generation
 	switch {
 	case !r.alive(now):
-		return nil, m.refuseOver(ctx, r)
-	case t.generation > r.Generation:
+		return nil, m.over(ctx, r, now)
+	case behind < 0:
 		// Signed by us and ahead of what is stored: the database has lost data.
 		return nil, ErrTokenInvalid
+	case behind > 1 || (behind == 1 && now.Sub(r.RotatedAt) > m.config.RotationGrace):
+		// Before the binding is looked at: a token that was stolen is reported
+		// wherever it turns up.
+		return nil, m.reused(ctx, r)
 	case m.moved(r, from):
 		m.report(ctx, event.SessionRefreshed, event.Failure, r.UserID, r.ID, "bound_elsewhere")
 		return nil, ErrExpired
-	case t.generation == r.Generation:
-		// Another refresh was undone between the two reads; nothing is lost.
-		return nil, store.ErrUnavailable
-	case t.generation == r.Generation-1 && now.Sub(r.RotatedAt) <= m.config.RotationGrace:
+	case behind == 1:
 		return m.issued(r, kind, h.Epoch), nil
 	default:
-		if err := m.kill(ctx, r.ID, "refresh_reused"); err != nil {
-			return nil, err
-		}
-		m.report(ctx, event.RefreshReused, event.Failure, r.UserID, r.ID, "")
-		return nil, ErrReused
+		// The condition holds now and did not a moment ago: the rotation that was
+		// in the way has been rolled back by a failover. Try again.
+		return nil, fmt.Errorf("rotate the session: %w", store.ErrUnavailable)
 	}
+}
+
+// reused ends a session whose refresh token came back.
+func (m *Manager) reused(ctx context.Context, r *record) error {
+	// What was seen is reported whether or not the end succeeds.
+	m.report(ctx, event.RefreshReused, event.Failure, r.UserID, r.ID, "")
+	if err := m.kill(ctx, r.ID, "refresh_reused"); err != nil {
+		return err
+	}
+	return ErrReused
 }
 
 // moved reports whether the app binds sessions to something that has changed.

@@ -26,8 +26,8 @@ import (
 	"github.com/mandate-auth/mandate/tokens/keys"
 )
 
-// Errors of this package. An error of the database wraps
-// [store.ErrUnavailable].
+// Errors of this package. A database that does not answer within two seconds
+// is store.ErrUnavailable: the outcome is open and the call may be repeated.
 var (
 	// ErrTokenInvalid says that the text is no refresh token of this app.
 	ErrTokenInvalid = errors.New("invalid refresh token")
@@ -54,23 +54,35 @@ type Binding string
 
 // The bindings.
 const (
-	BindOff    Binding = "off"
-	BindLog    Binding = "log"
+	// BindOff compares nothing.
+	BindOff Binding = "off"
+	// BindLog reports the change as an event and lets the refresh pass.
+	BindLog Binding = "log"
+	// BindRefuse refuses the refresh with [ErrExpired] and rotates nothing, so
+	// the owner of the session keeps it.
 	BindRefuse Binding = "refuse"
 )
+
+func (b Binding) valid() bool { return b == BindOff || b == BindLog || b == BindRefuse }
 
 // OnLimit says what happens to a sign-in beyond the limit of sessions.
 type OnLimit string
 
 // What can happen at the limit.
 const (
+	// EndOldest ends the session that began first.
 	EndOldest OnLimit = "end_oldest"
-	Refuse    OnLimit = "refuse"
+	// Refuse refuses the sign-in with [ErrLimit].
+	Refuse OnLimit = "refuse"
 )
 
-// Revoker is the part of the blacklist that sessions need.
+// Revoker is the part of the blacklist that sessions need. Both calls return
+// only after the revocation is stored and can be repeated.
 type Revoker interface {
+	// AddSession revokes the access tokens of a session. The last of them ends
+	// at accessExpiresAt.
 	AddSession(ctx context.Context, sessionID string, accessExpiresAt time.Time, reason string) error
+	// AddUser revokes the user's access tokens whose epoch is lower.
 	AddUser(ctx context.Context, userID string, epoch int64, reason string) error
 }
 
@@ -90,20 +102,29 @@ type Config struct {
 	MaxPerUser int
 	// OnLimit says what a sign-in beyond it does. Default [EndOldest].
 	OnLimit OnLimit
-	// IdleTimeout ends a session that is not refreshed. Default 7 days.
+	// IdleTimeout ends a session that is not refreshed. It slides with each
+	// refresh and never passes RefreshTTL. Default 7 days.
 	IdleTimeout time.Duration
 	// RefreshTTL is the absolute life of a session. Default 30 days.
 	RefreshTTL time.Duration
 	// RememberMeFactor multiplies RefreshTTL for a sign-in with "remember me".
 	// Default 2.
 	RememberMeFactor int
-	// AccessTTL is the life of the access tokens. Default 15 minutes.
+	// AccessTTL is the life of the access tokens, at most 24 hours: that is how
+	// long the revocation of a user is remembered. Default 15 minutes.
 	AccessTTL time.Duration
 	// RotationGrace is how long after a rotation the previous refresh token is
-	// still answered with its successor. Zero means not at all.
+	// still answered with its successor. Zero means not at all: then every lost
+	// race and every lost answer ends the session. An answer that stays lost for
+	// longer than the grace ends it in any case.
 	RotationGrace time.Duration
-	// BindDevice and BindIP compare a refresh with the sign-in. Default off.
-	BindDevice, BindIP Binding
+	// BindDevice compares the user agent of a refresh with that of the sign-in,
+	// version numbers left out so that an updated browser is the same device.
+	// Device.ID is the client's own word and proves nothing. Default [BindOff].
+	BindDevice Binding
+	// BindIP compares the Network of a refresh with that of the sign-in. Default
+	// [BindOff].
+	BindIP Binding
 	// Keys are the app's derived keys, required.
 	Keys *keys.App
 	// Revoker and Accounts are required.
@@ -115,6 +136,9 @@ type Config struct {
 	Now func() time.Time
 }
 
+// maxAccessTTL is how long the blacklist remembers the revocation of a user.
+const maxAccessTTL = 24 * time.Hour
+
 func (c *Config) check() error {
 	switch {
 	case c.App == "":
@@ -123,6 +147,12 @@ func (c *Config) check() error {
 		return errors.New("sessions: keys, revoker and accounts are required")
 	case c.MaxPerUser < 0 || c.IdleTimeout < 0 || c.RefreshTTL < 0 || c.AccessTTL < 0 || c.RotationGrace < 0 || c.RememberMeFactor < 0:
 		return errors.New("sessions: a limit is negative")
+	case c.AccessTTL > maxAccessTTL:
+		return fmt.Errorf("sessions: access TTL %s is over %s", c.AccessTTL, maxAccessTTL)
+	case c.OnLimit != EndOldest && c.OnLimit != Refuse:
+		return fmt.Errorf("sessions: on_limit %q is neither %q nor %q", c.OnLimit, EndOldest, Refuse)
+	case !c.BindDevice.valid() || !c.BindIP.valid():
+		return fmt.Errorf("sessions: a binding of %q and %q is none of %q, %q, %q", c.BindDevice, c.BindIP, BindOff, BindLog, BindRefuse)
 	default:
 		return nil
 	}
@@ -158,24 +188,31 @@ type Manager struct {
 	seen    chan activity
 	closing chan struct{}
 	closed  sync.Once
+	stop    context.CancelFunc
 	ended   sync.WaitGroup
 }
 
 // New returns the sessions of the app that config describes. Close ends the
 // goroutine that records activity.
 func New(db *mongo.Database, config Config) (*Manager, error) {
+	if db == nil {
+		return nil, errors.New("sessions: a database is required")
+	}
+	config.setDefaults()
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	config.setDefaults()
+	db = store.Handle(db)
+	ctx, stop := context.WithCancel(context.Background())
 	m := &Manager{
 		config:   config,
 		sessions: db.Collection(config.Collection),
 		heads:    db.Collection(HeadsCollection),
 		seen:     make(chan activity, activityQueue),
 		closing:  make(chan struct{}),
+		stop:     stop,
 	}
-	m.ended.Go(m.recordActivity)
+	m.ended.Go(func() { m.recordActivity(ctx) })
 	return m, nil
 }
 
@@ -188,11 +225,14 @@ func (m *Manager) EnsureIndexes(ctx context.Context) (ttl bool, err error) {
 	})
 }
 
-// Sweep removes the sessions whose time is over and returns how many.
+// Sweep removes the sessions whose time is over and returns how many. Where the
+// server has TTL indexes there is nothing left for it.
 func (m *Manager) Sweep(ctx context.Context) (int64, error) {
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
-	res, err := m.sessions.DeleteMany(ctx, bson.M{"app": m.config.App, "expires_at": bson.M{"$lt": m.config.Now()}})
+	res, err := m.sessions.DeleteMany(ctx, bson.D{
+		{Key: "app", Value: m.config.App}, {Key: "expires_at", Value: bson.D{{Key: "$lt", Value: m.config.Now()}}},
+	})
 	if err != nil {
 		return 0, store.Error("sweep sessions", err)
 	}
@@ -207,20 +247,22 @@ const (
 
 // record is a session as it is stored.
 type record struct {
-	ID         string `bson:"_id"`
-	App        string `bson:"app"`
-	UserID     string `bson:"user_id"`
-	Device     device `bson:"device"`
+	ID     string `bson:"_id"`
+	App    string `bson:"app"`
+	UserID string `bson:"user_id"`
+	Device device `bson:"device"`
+	// Epoch is the head's epoch that the sign-in began with. An end of many
+	// sessions is about those of an earlier epoch than its own.
+	Epoch      int64  `bson:"epoch"`
 	Generation int64  `bson:"generation"`
-	// Epoch is the head's epoch that the sign-in began with: what ends the
-	// sessions of a user ends those of lower epochs, and none that began after.
-	Epoch      int64     `bson:"epoch"`
-	State      string    `bson:"state"`
-	Remember   bool      `bson:"remember,omitempty"`
-	AuthTime   time.Time `bson:"auth_time"`
-	CreatedAt  time.Time `bson:"created_at"`
-	RotatedAt  time.Time `bson:"rotated_at"`
-	LastSeenAt time.Time `bson:"last_seen_at"`
+	State      string `bson:"state"`
+	// EndedReason says why an ended session ended.
+	EndedReason string    `bson:"ended_reason,omitempty"`
+	Remember    bool      `bson:"remember,omitempty"`
+	AuthTime    time.Time `bson:"auth_time"`
+	CreatedAt   time.Time `bson:"created_at"`
+	RotatedAt   time.Time `bson:"rotated_at"`
+	LastSeenAt  time.Time `bson:"last_seen_at"`
 	// The two that slide are stored as they are and bounded by ExpiresAt where
 	// they are used: an update cannot compare two fields.
 	AccessExpiresAt time.Time `bson:"access_expires_at"`
@@ -271,7 +313,7 @@ func (m *Manager) readHead(ctx context.Context, userID string) (*head, error) {
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
 	var h head
-	err := m.heads.FindOne(ctx, bson.M{"_id": userID, "app": m.config.App}).Decode(&h)
+	err := m.heads.FindOne(ctx, m.byID(userID)).Decode(&h)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return nil, nil //nolint:nilnil // no head is an answer, not an error
 	}
@@ -285,7 +327,7 @@ func (m *Manager) readSession(ctx context.Context, sessionID string) (*record, e
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
 	var r record
-	err := m.sessions.FindOne(ctx, bson.M{"_id": sessionID, "app": m.config.App}).Decode(&r)
+	err := m.sessions.FindOne(ctx, m.byID(sessionID)).Decode(&r)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, sessionID)
 	}
@@ -293,6 +335,19 @@ func (m *Manager) readSession(ctx context.Context, sessionID string) (*record, e
 		return nil, store.Error("read the session", err)
 	}
 	return &r, nil
+}
+
+// byID is the filter for one document of this app, with more conditions.
+func (m *Manager) byID(id string, more ...bson.E) bson.D {
+	return append(bson.D{{Key: "_id", Value: id}, {Key: "app", Value: m.config.App}}, more...)
+}
+
+// living are the conditions for a session that its own document lets live.
+func living(now time.Time) bson.D {
+	ahead := bson.D{{Key: "$gt", Value: now}}
+	return bson.D{
+		{Key: "state", Value: stateActive}, {Key: "idle_expires_at", Value: ahead}, {Key: "expires_at", Value: ahead},
+	}
 }
 
 // report sends an event.
