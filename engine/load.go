@@ -135,7 +135,7 @@ func (e *Engine) feed(ctx context.Context, collection string, poll time.Duration
 
 func (e *Engine) buildSessions(ctx context.Context, app *App, k *keys.App) (err error) {
 	t, s := &app.manifest.Auth.Tokens, &app.manifest.Auth.Sessions
-	if app.sessions, err = sessions.New(e.db, sessions.Config{
+	if app.sessions, err = sessions.New(e.db, sessions.Config{ //nolint:contextcheck // its goroutine outlives the call
 		App: app.slug, Collection: s.Collection, MaxPerUser: s.MaxPerUser, OnLimit: sessions.OnLimit(s.OnLimit),
 		IdleTimeout: time.Duration(s.IdleTimeout), RefreshTTL: time.Duration(t.RefreshTTL), RememberMeFactor: s.RememberMeFactor,
 		AccessTTL: time.Duration(t.AccessTTL), RotationGrace: time.Duration(t.RotationGrace),
