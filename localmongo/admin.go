@@ -1,6 +1,8 @@
 package localmongo
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,11 +13,17 @@ import (
 	"github.com/256dpi/lungo/bsonkit"
 )
 
+// helloFields are what drivers tell of themselves: nothing of it matters here.
+var helloFields = []string{
+	"helloOk", "client", "compression", "speculativeAuthenticate", "topologyVersion", "maxAwaitTimeMS",
+	"loadBalanced", "saslSupportedMechs", "backpressure",
+}
+
 // commandTable is everything this server understands.
 var commandTable = map[string]command{
-	"hello":           {runHello, []string{"helloOk", "client", "compression", "speculativeAuthenticate", "topologyVersion", "maxAwaitTimeMS", "loadBalanced", "saslSupportedMechs", "backpressure"}},
-	"isMaster":        {runHello, []string{"helloOk", "client", "compression", "speculativeAuthenticate", "topologyVersion", "maxAwaitTimeMS", "loadBalanced", "saslSupportedMechs", "backpressure"}},
-	"ismaster":        {runHello, []string{"helloOk", "client", "compression", "speculativeAuthenticate", "topologyVersion", "maxAwaitTimeMS", "loadBalanced", "saslSupportedMechs", "backpressure"}},
+	"hello":           {runHello, helloFields},
+	"isMaster":        {runHello, helloFields},
+	"ismaster":        {runHello, helloFields},
 	"ping":            {runPing, nil},
 	"buildInfo":       {runBuildInfo, nil},
 	"buildinfo":       {runBuildInfo, nil},
@@ -73,62 +81,85 @@ func runBuildInfo(*session, *args) (bson.D, error) {
 }
 
 func runCreate(c *session, a *args) (bson.D, error) {
-	name, err := a.collection()
+	handle, err := a.writable()
 	if err != nil {
 		return nil, err
 	}
-	if err := checkName(name); err != nil {
-		return nil, err
-	}
-	handle := lungo.Handle{a.db, name}
-	return bson.D{}, c.server.data.write(func(t *lungo.Transaction) error {
-		if t.Catalog().Namespaces[handle] != nil {
+	return bson.D{}, c.server.data.write(func(t *tx) error {
+		if t.catalog.Namespaces[handle] != nil {
 			return failf(codeNamespaceExists, "Collection %s already exists.", handle)
 		}
-		return storageError(t.Create(handle), t, handle, nil)
+		t.mutable(handle)
+		t.dirty = true
+		return nil
 	})
 }
 
-// checkName refuses names that no collection of a user may have.
-func checkName(name string) error {
-	if strings.ContainsAny(name, "$\x00") || strings.HasPrefix(name, "system.") || strings.HasPrefix(name, ".") || len(name) > 255 {
-		return failf(codeInvalidNamespace, "Invalid collection name: %s", name)
+// writable returns the namespace that the command is about, unless no
+// collection of a user may have its name.
+func (a *args) writable() (lungo.Handle, error) {
+	handle, err := a.target()
+	if err != nil {
+		return handle, err
 	}
-	return nil
+	db, name := handle[0], handle[1]
+	switch {
+	case db == lungo.Local:
+		return handle, failf(codeUnauthorized, "the database %q is read only in localmongo", db)
+	case strings.ContainsAny(db, "/\\. \"$*<>:|?\x00") || len(db) > 63:
+		return handle, failf(codeInvalidNamespace, "Invalid database name: %q", db)
+	case strings.ContainsAny(name, "$\x00") || strings.HasPrefix(name, "system.") || strings.HasPrefix(name, ".") || len(name) > 255:
+		return handle, failf(codeInvalidNamespace, "Invalid collection name: %q", name)
+	}
+	return handle, nil
 }
 
 func runDrop(c *session, a *args) (bson.D, error) {
-	name, err := a.collection()
+	handle, err := a.writable()
 	if err != nil {
 		return nil, err
 	}
-	handle := lungo.Handle{a.db, name}
-	err = c.server.data.write(func(t *lungo.Transaction) error {
-		if t.Catalog().Namespaces[handle] == nil {
+	err = c.server.data.write(func(t *tx) error {
+		if t.catalog.Namespaces[handle] == nil {
 			return failf(codeNamespaceNotFound, "ns not found")
 		}
-		return storageError(t.Drop(handle), t, handle, nil)
+		t.drop(handle)
+		return nil
 	})
 	return bson.D{{Key: "ns", Value: handle.String()}}, err
 }
 
 func runDropDatabase(c *session, a *args) (bson.D, error) {
-	handle := lungo.Handle{a.db, ""}
-	err := c.server.data.write(func(t *lungo.Transaction) error {
-		return storageError(t.Drop(handle), t, handle, nil)
+	if a.db == lungo.Local {
+		return nil, failf(codeUnauthorized, "the database %q is read only in localmongo", a.db)
+	}
+	err := c.server.data.write(func(t *tx) error {
+		for _, handle := range slices.SortedFunc(maps.Keys(t.catalog.Namespaces), compareHandles) {
+			if handle[0] == a.db {
+				t.drop(handle)
+			}
+		}
+		if t.dirty {
+			t.emit("dropDatabase", lungo.Handle{a.db, ""}, nil, nil)
+		}
+		return nil
 	})
 	return bson.D{{Key: "dropped", Value: a.db}}, err
 }
+
+func compareHandles(x, y lungo.Handle) int { return slices.Compare(x[:], y[:]) }
 
 func runListCollections(c *session, a *args) (bson.D, error) {
 	filter, err := a.doc("filter")
 	if err != nil {
 		return nil, err
 	}
-	t := c.server.data.read()
-	list, err := t.ListCollections(lungo.Handle{a.db, ""}, &filter)
+	if err := checkFilter(filter); err != nil {
+		return nil, err
+	}
+	list, err := lungo.NewTransaction(c.server.data.catalog.Load()).ListCollections(lungo.Handle{a.db, ""}, &filter)
 	if err != nil {
-		return nil, storageError(err, t, lungo.Handle{}, nil)
+		return nil, failf(codeBadValue, "%s", err)
 	}
 	bsonkit.Sort(list, []bsonkit.Column{{Path: "name"}}, true)
 	return firstBatch(a.db+".$cmd.listCollections", list), nil
@@ -139,10 +170,12 @@ func runListDatabases(c *session, a *args) (bson.D, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := c.server.data.read()
-	list, err := t.ListDatabases(&filter)
+	if err := checkFilter(filter); err != nil {
+		return nil, err
+	}
+	list, err := lungo.NewTransaction(c.server.data.catalog.Load()).ListDatabases(&filter)
 	if err != nil {
-		return nil, storageError(err, t, lungo.Handle{}, nil)
+		return nil, failf(codeBadValue, "%s", err)
 	}
 	bsonkit.Sort(list, []bsonkit.Column{{Path: "name"}}, true)
 	out := bson.A{}

@@ -3,20 +3,12 @@ package localmongo
 import (
 	"go.mongodb.org/mongo-driver/bson"
 
-	"github.com/256dpi/lungo"
 	"github.com/256dpi/lungo/bsonkit"
 	"github.com/256dpi/lungo/mongokit"
 )
 
 func runAggregate(c *session, a *args) (bson.D, error) {
 	pipeline, err := a.docs("pipeline")
-	if err != nil {
-		return nil, err
-	}
-	if len(pipeline) > 0 && len(pipeline[0]) == 1 && pipeline[0][0].Key == "$changeStream" {
-		return c.watch(a, pipeline)
-	}
-	name, err := a.collection()
 	if err != nil {
 		return nil, err
 	}
@@ -28,29 +20,31 @@ func runAggregate(c *session, a *args) (bson.D, error) {
 	if err != nil {
 		return nil, err
 	}
-	size, err := cursorArgs.number("batchSize", defaultBatch)
+	size, err := cursorArgs.size(defaultBatch)
 	if err != nil {
 		return nil, err
 	}
-	handle := lungo.Handle{a.db, name}
-	empty := query{}
-	list, err := empty.run(c.server.data.read(), handle)
+	if len(pipeline) > 0 && len(pipeline[0]) == 1 && pipeline[0][0].Key == "$changeStream" {
+		return c.watch(a, pipeline)
+	}
+	handle, err := a.target()
 	if err != nil {
 		return nil, err
+	}
+	var list bsonkit.List
+	if coll := c.server.data.collection(handle); coll != nil {
+		list = coll.Documents.List
 	}
 	for _, stage := range pipeline {
 		if list, err = runStage(list, stage); err != nil {
 			return nil, err
 		}
 	}
-	docs := make(bson.A, len(list))
-	for i, d := range list {
-		docs[i] = *d
-	}
-	return c.server.data.cursors.openResult(handle.String(), docs, size, false), nil
+	var everything *projection
+	return c.server.data.cursors.openResult(handle.String(), everything.applyAll(list), size, false), nil
 }
 
-// runStage applies one stage of a pipeline.
+// runStage applies one stage of a pipeline. The list stays as it is.
 func runStage(list bsonkit.List, stage bson.D) (bsonkit.List, error) {
 	if len(stage) != 1 {
 		return nil, failf(40323, "A pipeline stage specification object must contain exactly one field.")
@@ -64,11 +58,10 @@ func runStage(list bsonkit.List, stage bson.D) (bsonkit.List, error) {
 		if err != nil {
 			return nil, err
 		}
-		sorted, err := mongokit.Sort(list, &by)
-		if err != nil {
-			return nil, failf(codeBadValue, "%s", err)
+		if len(by) == 0 {
+			return nil, failf(15976, "$sort stage must have at least one sort key")
 		}
-		return sorted, nil
+		return sortDocs(list, by)
 	case "$skip", "$limit":
 		return stageCut(list, s)
 	case "$project":
@@ -85,7 +78,7 @@ func stageMatch(list bsonkit.List, s *args) (bsonkit.List, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkFilter(&filter); err != nil {
+	if err := checkFilter(filter); err != nil {
 		return nil, err
 	}
 	out, err := mongokit.Filter(list, &filter, 0)
@@ -111,16 +104,20 @@ func stageCut(list bsonkit.List, s *args) (bsonkit.List, error) {
 }
 
 func stageProject(list bsonkit.List, s *args) (bsonkit.List, error) {
-	fields, err := s.doc("value")
+	spec, err := s.doc("value")
+	if err != nil {
+		return nil, err
+	}
+	if len(spec) == 0 {
+		return nil, failf(51272, "projection specification must have at least one field")
+	}
+	fields, err := parseProjection(spec)
 	if err != nil {
 		return nil, err
 	}
 	out := make(bsonkit.List, len(list))
 	for i, d := range list {
-		p, err := project(d, fields)
-		if err != nil {
-			return nil, err
-		}
+		p := fields.apply(d)
 		out[i] = &p
 	}
 	return out, nil
@@ -134,7 +131,7 @@ func stageGroup(list bsonkit.List, s *args) (bsonkit.List, error) {
 		return nil, err
 	}
 	one := func(v any) bool { return bsonkit.Compare(v, int32(1)) == 0 }
-	if len(spec) == 2 && spec[0].Key == "_id" && (one(spec[0].Value) || spec[0].Value == nil) {
+	if len(spec) == 2 && spec[0].Key == "_id" && (spec[0].Value == nil || one(spec[0].Value)) {
 		sum, ok := spec[1].Value.(bson.D)
 		if ok && len(sum) == 1 && sum[0].Key == "$sum" && one(sum[0].Value) {
 			if len(list) == 0 {

@@ -1,23 +1,24 @@
 package localmongo
 
 import (
-	"encoding/hex"
-	"fmt"
 	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/bson/primitive"
 
-	"github.com/256dpi/lungo"
-	"github.com/256dpi/lungo/bsonkit"
 	"github.com/256dpi/lungo/mongokit"
 )
 
-// defaultAwait is how long a getMore waits for events when the client names no
-// maxTimeMS.
-const defaultAwait = time.Second
+const (
+	// defaultAwait is how long a getMore waits for events when the client names
+	// no maxTimeMS.
+	defaultAwait = time.Second
+	// maxAwait is the longest that it waits: the client may have gone, which is
+	// seen only when there is something to write. An empty batch costs nothing.
+	maxAwait = time.Minute
+)
 
-// changeStream is a position in lungo's history of changes.
+// changeStream is a position in the history of changes.
 type changeStream struct {
 	db, coll string // empty means any
 	lookup   bool   // deliver the document with updates
@@ -33,10 +34,9 @@ func (c *session) watch(a *args, pipeline []bson.D) (bson.D, error) {
 	if !ok {
 		return nil, failf(codeTypeMismatch, "$changeStream must be an object")
 	}
-	opts := &args{name: "$changeStream", values: map[string]any{}}
-	var err error
-	if opts, err = opts.sub("options", spec, "fullDocument", "fullDocumentBeforeChange", "resumeAfter", "startAfter",
-		"startAtOperationTime", "allChangesForCluster", "showExpandedEvents"); err != nil {
+	opts, err := (&args{name: "$changeStream"}).sub("options", spec,
+		"fullDocument", "resumeAfter", "startAfter", "startAtOperationTime", "allChangesForCluster")
+	if err != nil {
 		return nil, err
 	}
 	stream := &changeStream{}
@@ -49,7 +49,7 @@ func (c *session) watch(a *args, pipeline []bson.D) (bson.D, error) {
 	}
 	switch full {
 	case "", "default":
-	case "updateLookup", "whenAvailable":
+	case "updateLookup":
 		stream.lookup = true
 	default:
 		return nil, failf(codeBadValue, "fullDocument %q is not supported by localmongo", full)
@@ -61,8 +61,11 @@ func (c *session) watch(a *args, pipeline []bson.D) (bson.D, error) {
 		return nil, err
 	}
 	ns := a.db + "." + stream.coll
+	if stream.coll == "" {
+		ns = a.db + ".$cmd.aggregate"
+	}
 	id := c.server.data.cursors.add(&cursor{ns: ns, stream: stream})
-	return streamAnswer("firstBatch", nil, id, ns, stream.last), nil
+	return c.streamAnswer("firstBatch", nil, id, ns, stream.last), nil
 }
 
 // watched returns what the stream is about: a collection, a database, or all.
@@ -80,24 +83,39 @@ func watched(a, opts *args) (coll, db string, err error) {
 
 // startAt returns the time after which events are delivered.
 func (c *session) startAt(opts *args) (primitive.Timestamp, error) {
+	history := c.server.data.history
+	var at primitive.Timestamp
+	given := 0
 	for _, key := range []string{"resumeAfter", "startAfter"} {
 		if _, ok := opts.values[key]; !ok {
 			continue
 		}
 		token, err := opts.doc(key)
 		if err != nil {
-			return primitive.Timestamp{}, err
+			return at, err
 		}
-		return parseToken(token)
+		if at, err = history.position(token); err != nil {
+			return at, err
+		}
+		given++
 	}
 	if v, ok := opts.values["startAtOperationTime"]; ok {
 		ts, ok := v.(primitive.Timestamp)
 		if !ok {
-			return primitive.Timestamp{}, opts.wrongType("startAtOperationTime", "timestamp", v)
+			return at, opts.wrongType("startAtOperationTime", "timestamp", v)
 		}
-		return before(ts), nil
+		at = before(ts)
+		given++
 	}
-	return c.server.data.operationTime(), nil
+	switch given {
+	case 0:
+		return history.now(), nil
+	case 1:
+		_, _, err := history.after(at)
+		return at, err
+	default:
+		return at, failf(40674, "Only one of resumeAfter, startAfter and startAtOperationTime may be given")
+	}
 }
 
 // before returns the last moment before ts: startAtOperationTime includes its
@@ -112,26 +130,6 @@ func before(ts primitive.Timestamp) primitive.Timestamp {
 	return primitive.Timestamp{T: ts.T - 1, I: ^uint32(0)}
 }
 
-func tokenOf(ts primitive.Timestamp) bson.D {
-	return bson.D{{Key: "_data", Value: fmt.Sprintf("%08x%08x", ts.T, ts.I)}}
-}
-
-func parseToken(token bson.D) (primitive.Timestamp, error) {
-	bad := failf(codeInvalidResumeToken, "resume token is not one of this server")
-	if len(token) != 1 || token[0].Key != "_data" {
-		return primitive.Timestamp{}, bad
-	}
-	text, _ := token[0].Value.(string)
-	raw, err := hex.DecodeString(text)
-	if err != nil || len(raw) != 8 {
-		return primitive.Timestamp{}, bad
-	}
-	word := func(b []byte) uint32 {
-		return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-	}
-	return primitive.Timestamp{T: word(raw), I: word(raw[4:])}, nil
-}
-
 func streamFilters(stages []bson.D) ([]bson.D, error) {
 	var out []bson.D
 	for _, stage := range stages {
@@ -142,7 +140,7 @@ func streamFilters(stages []bson.D) ([]bson.D, error) {
 		if !ok {
 			return nil, failf(codeTypeMismatch, "the match filter must be an object")
 		}
-		if err := checkFilter(&filter); err != nil {
+		if err := checkFilter(filter); err != nil {
 			return nil, err
 		}
 		out = append(out, filter)
@@ -150,13 +148,13 @@ func streamFilters(stages []bson.D) ([]bson.D, error) {
 	return out, nil
 }
 
-func streamAnswer(key string, batch bson.A, id int64, ns string, last primitive.Timestamp) bson.D {
+func (c *session) streamAnswer(key string, batch bson.A, id int64, ns string, last primitive.Timestamp) bson.D {
 	if batch == nil {
 		batch = bson.A{}
 	}
 	return bson.D{{Key: "cursor", Value: bson.D{
 		{Key: key, Value: batch},
-		{Key: "postBatchResumeToken", Value: tokenOf(last)},
+		{Key: "postBatchResumeToken", Value: c.server.data.history.token(last)},
 		{Key: "id", Value: id},
 		{Key: "ns", Value: ns},
 	}}}
@@ -164,92 +162,77 @@ func streamAnswer(key string, batch bson.A, id int64, ns string, last primitive.
 
 // moreEvents waits until there are events for the stream, or until the time
 // that the client gave is over. An empty batch moves the resume token as well.
-func (c *session) moreEvents(a *args, id int64, cur *cursor, size int64) (bson.D, error) {
+// It reports whether the stream has ended.
+func (c *session) moreEvents(a *args, id int64, cur *cursor, size int64) (answer bson.D, done bool, err error) {
 	millis, err := a.number("maxTimeMS", int64(defaultAwait/time.Millisecond))
 	if err != nil {
-		return nil, err
+		return nil, true, err
 	}
-	timer := time.NewTimer(time.Duration(millis) * time.Millisecond)
+	timer := time.NewTimer(time.Duration(min(max(0, millis), int64(maxAwait/time.Millisecond))) * time.Millisecond)
 	defer timer.Stop()
-	d, stream := c.server.data, cur.stream
+	stream := cur.stream
 	for {
-		// The channel is fetched before the history is read, so that no change
-		// falls between.
-		changed := d.changed()
-		batch, err := stream.read(d, size)
+		batch, changed, err := stream.read(c.server.data.history, size)
 		if err != nil {
-			return nil, err
+			return nil, true, err
 		}
 		if stream.invalidated {
-			return streamAnswer("nextBatch", batch, 0, cur.ns, stream.last), nil
+			return c.streamAnswer("nextBatch", batch, 0, cur.ns, stream.last), true, nil
 		}
 		if len(batch) > 0 {
-			d.cursors.put(id, cur)
-			return streamAnswer("nextBatch", batch, id, cur.ns, stream.last), nil
+			return c.streamAnswer("nextBatch", batch, id, cur.ns, stream.last), false, nil
 		}
 		select {
 		case <-changed:
 		case <-timer.C:
-			d.cursors.put(id, cur)
-			return streamAnswer("nextBatch", nil, id, cur.ns, stream.last), nil
+			return c.streamAnswer("nextBatch", nil, id, cur.ns, stream.last), false, nil
+		case <-cur.killed:
+			return nil, true, failf(codeCursorKilled, "cursor id %d was killed", id)
 		case <-c.server.stop:
-			return nil, failf(codeShutdown, "localmongo is shutting down")
+			return nil, true, failf(codeShutdown, "localmongo is shutting down")
 		}
 	}
 }
 
-// read returns the events after the position and moves it.
-func (s *changeStream) read(d *data, size int64) (bson.A, error) {
-	list := d.catalog.Load().Namespaces[lungo.Oplog].Documents.List
-	d.cutMu.Lock()
-	lost := s.last.Compare(d.cut) < 0
-	d.cutMu.Unlock()
-	if lost {
-		return nil, failf(codeHistoryLost, "the history of changes does not go back to the stream's position")
-	}
-	first := len(list)
-	for first > 0 && eventTime(list[first-1]).Compare(s.last) > 0 {
-		first--
+// read returns the events after the position and moves it, with a channel that
+// is closed when there are more.
+func (s *changeStream) read(h *history, size int64) (bson.A, <-chan struct{}, error) {
+	events, changed, err := h.after(s.last)
+	if err != nil {
+		return nil, nil, err
 	}
 	var batch bson.A
-	for _, event := range list[first:] {
-		if int64(len(batch)) >= size {
+	bytes := 0
+	for i := range events {
+		if int64(len(batch)) >= size || bytes > batchBytes {
 			break
 		}
-		s.last = eventTime(event)
-		out, err := s.deliver(event)
+		s.last = events[i].at
+		out, err := s.deliver(h, &events[i])
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		batch = append(batch, out...)
+		for _, doc := range out {
+			if raw, err := bson.Marshal(doc); err == nil {
+				bytes += len(raw)
+			}
+			batch = append(batch, doc)
+		}
 		if s.invalidated {
 			break
 		}
 	}
-	return batch, nil
+	return batch, changed, nil
 }
 
-// deliver returns event as the client sees it, or nothing when it is not for
-// this stream.
-func (s *changeStream) deliver(event bsonkit.Doc) (bson.A, error) {
-	if s.db != "" && bsonkit.Get(event, "ns.db") != s.db {
+// deliver returns the event as the client sees it, or nothing when it is not
+// for this stream.
+func (s *changeStream) deliver(h *history, e *event) ([]bson.D, error) {
+	if (s.db != "" && e.ns[0] != s.db) || (s.coll != "" && e.ns[1] != s.coll) {
 		return nil, nil
 	}
-	kind, _ := bsonkit.Get(event, "operationType").(string)
-	coll := bsonkit.Get(event, "ns.coll")
-	if s.coll != "" && coll != s.coll && kind != "dropDatabase" {
-		return nil, nil
-	}
-	ts := eventTime(event)
-	doc := bson.D{{Key: "_id", Value: tokenOf(ts)}}
-	for _, key := range []string{"operationType", "clusterTime", "ns", "documentKey", "fullDocument", "updateDescription"} {
-		v := bsonkit.Get(event, key)
-		if v == bsonkit.Missing || (key == "fullDocument" && kind == "update" && !s.lookup) {
-			continue
-		}
-		doc = append(doc, bson.E{Key: key, Value: v})
-	}
-	var out bson.A
+	doc := append(bson.D{{Key: "_id", Value: h.token(e.at)}}, e.document(s.lookup)...)
+	var out []bson.D
 	matched, err := s.matches(doc)
 	if err != nil {
 		return nil, err
@@ -257,12 +240,12 @@ func (s *changeStream) deliver(event bsonkit.Doc) (bson.A, error) {
 	if matched {
 		out = append(out, doc)
 	}
-	if (s.coll != "" && kind == "drop") || (s.db != "" && kind == "dropDatabase") {
+	if (s.coll != "" && e.kind == "drop") || (s.db != "" && e.kind == "dropDatabase") {
 		s.invalidated = true
 		out = append(out, bson.D{
-			{Key: "_id", Value: tokenOf(ts)},
+			{Key: "_id", Value: h.token(e.at)},
 			{Key: "operationType", Value: "invalidate"},
-			{Key: "clusterTime", Value: ts},
+			{Key: "clusterTime", Value: e.at},
 		})
 	}
 	return out, nil

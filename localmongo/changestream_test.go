@@ -101,9 +101,11 @@ func TestChangeStreamRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stream.Close(ctx)
-	for i := range 1100 {
-		insert(ctx, t, db.Collection("noise"), d("_id", i))
+	noise := make([]any, 9000)
+	for i := range noise {
+		noise[i] = d("_id", i)
 	}
+	insert(ctx, t, db.Collection("noise"), noise...)
 	if stream.Next(ctx) || !hasCode(stream.Err(), 286) {
 		t.Errorf("a stream behind the history: got %v, want code 286", stream.Err())
 	}

@@ -11,8 +11,8 @@ const (
 	defaultBatch = 101
 	// batchBytes bounds one batch, below what a message may hold.
 	batchBytes = 16 << 20
-	// maxCursors bounds what clients that never finish can hold on to: the
-	// oldest cursor is given up first.
+	// maxCursors bounds what clients that never finish can hold on to: the one
+	// that was used longest ago is given up first.
 	maxCursors = 4096
 )
 
@@ -22,6 +22,10 @@ type cursor struct {
 	ns     string
 	rest   bson.A
 	stream *changeStream
+
+	used   int64 // the time of the last use, counted in uses
+	busy   bool  // a request works on it
+	killed chan struct{}
 }
 
 // cursors are the open cursors of all connections: a client may fetch over
@@ -29,8 +33,8 @@ type cursor struct {
 type cursors struct {
 	mu   sync.Mutex
 	next int64
+	uses int64
 	open map[int64]*cursor
-	age  []int64
 }
 
 func (cs *cursors) add(c *cursor) int64 {
@@ -39,31 +43,28 @@ func (cs *cursors) add(c *cursor) int64 {
 	if cs.open == nil {
 		cs.open = map[int64]*cursor{}
 	}
+	if len(cs.open) >= maxCursors {
+		cs.evict()
+	}
 	cs.next++
+	cs.uses++
+	c.used, c.killed = cs.uses, make(chan struct{})
 	cs.open[cs.next] = c
-	cs.age = append(cs.age, cs.next)
-	for len(cs.open) > maxCursors {
-		delete(cs.open, cs.age[0])
-		cs.age = cs.age[1:]
-	}
-	if len(cs.age) > 2*maxCursors {
-		cs.compact()
-	}
 	return cs.next
 }
 
-// compact forgets the age of cursors that are gone.
-func (cs *cursors) compact() {
-	kept := cs.age[:0]
-	for _, id := range cs.age {
-		if cs.open[id] != nil {
-			kept = append(kept, id)
+func (cs *cursors) evict() {
+	var oldest int64
+	for id, c := range cs.open {
+		if oldest == 0 || c.used < cs.open[oldest].used {
+			oldest = id
 		}
 	}
-	cs.age = kept
+	close(cs.open[oldest].killed)
+	delete(cs.open, oldest)
 }
 
-// take removes the cursor, so that one request at a time works on it.
+// take gives the cursor to one request, until release.
 func (cs *cursors) take(id int64) (*cursor, error) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -71,26 +72,50 @@ func (cs *cursors) take(id int64) (*cursor, error) {
 	if c == nil {
 		return nil, failf(codeCursorNotFound, "cursor id %d not found", id)
 	}
-	delete(cs.open, id)
+	if c.busy {
+		return nil, failf(codeCursorInUse, "cursor id %d is already in use", id)
+	}
+	cs.uses++
+	c.busy, c.used = true, cs.uses
 	return c, nil
 }
 
-// put brings back a cursor that was taken.
-func (cs *cursors) put(id int64, c *cursor) {
+// release brings back a cursor that was taken, or forgets it when it is done.
+func (cs *cursors) release(id int64, done bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	cs.open[id] = c
+	if c := cs.open[id]; c != nil {
+		c.busy = false
+		if done {
+			delete(cs.open, id)
+		}
+	}
+}
+
+// kill ends the cursor and wakes the request that waits on it.
+func (cs *cursors) kill(id int64) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	c := cs.open[id]
+	if c == nil {
+		return false
+	}
+	delete(cs.open, id)
+	close(c.killed)
+	return true
 }
 
 // cut splits docs into a batch of at most size documents and the rest.
 func cut(docs bson.A, size int64) (batch, rest bson.A) {
 	bytes := 0
 	for i, d := range docs {
-		raw, err := bson.Marshal(d)
-		if err == nil {
+		if int64(i) >= size {
+			return docs[:i], docs[i:]
+		}
+		if raw, err := bson.Marshal(d); err == nil {
 			bytes += len(raw)
 		}
-		if int64(i) >= size || (i > 0 && bytes > batchBytes) {
+		if i > 0 && bytes > batchBytes {
 			return docs[:i], docs[i:]
 		}
 	}
@@ -118,16 +143,25 @@ func cursorAnswer(key string, batch bson.A, id int64, ns string) bson.D {
 	}}}
 }
 
-func runGetMore(c *session, a *args) (bson.D, error) {
+// size returns the member batchSize.
+func (a *args) size(fallback int64) (int64, error) {
+	n, err := a.number("batchSize", fallback)
+	if err == nil && n < 0 {
+		err = failf(codeBadValue, "BSON field 'batchSize' value must be >= 0, actual value '%d'", n)
+	}
+	return n, err
+}
+
+func runGetMore(c *session, a *args) (answer bson.D, err error) {
 	id, err := a.number("getMore", 0)
 	if err != nil {
 		return nil, err
 	}
-	size, err := a.number("batchSize", maxBatch)
+	size, err := a.size(maxBatch)
 	if err != nil {
 		return nil, err
 	}
-	if size <= 0 {
+	if size == 0 {
 		size = maxBatch
 	}
 	open := &c.server.data.cursors
@@ -135,15 +169,17 @@ func runGetMore(c *session, a *args) (bson.D, error) {
 	if err != nil {
 		return nil, err
 	}
+	done := true
+	defer func() { open.release(id, done) }()
 	if cur.stream != nil {
-		return c.moreEvents(a, id, cur, size)
+		answer, done, err = c.moreEvents(a, id, cur, size)
+		return answer, err
 	}
-	batch, rest := cut(cur.rest, size)
-	if len(rest) == 0 {
+	var batch bson.A
+	if batch, cur.rest = cut(cur.rest, size); len(cur.rest) == 0 {
 		return cursorAnswer("nextBatch", batch, 0, cur.ns), nil
 	}
-	cur.rest = rest
-	open.put(id, cur)
+	done = false
 	return cursorAnswer("nextBatch", batch, id, cur.ns), nil
 }
 
@@ -158,10 +194,10 @@ func runKillCursors(c *session, a *args) (bson.D, error) {
 		if !ok {
 			return nil, failf(codeTypeMismatch, "killCursors: a cursor is a long")
 		}
-		if _, err := c.server.data.cursors.take(id); err != nil {
-			missing = append(missing, id)
-		} else {
+		if c.server.data.cursors.kill(id) {
 			killed = append(killed, id)
+		} else {
+			missing = append(missing, id)
 		}
 	}
 	return bson.D{

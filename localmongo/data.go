@@ -2,25 +2,22 @@ package localmongo
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/bson/primitive"
 
 	"github.com/256dpi/lungo"
 	"github.com/256dpi/lungo/bsonkit"
+	"github.com/256dpi/lungo/mongokit"
 )
 
-const (
-	// expireInterval is how often expired documents are removed. MongoDB does
-	// it once a minute; nothing may rely on either.
-	expireInterval = time.Second
-	// The history of changes is cut to logKeep events when it has logMax.
-	// Every write copies it.
-	logMax  = 1024
-	logKeep = 512
-)
+// expireInterval is how often expired documents are removed. MongoDB does it
+// once a minute; nothing may rely on either.
+const expireInterval = time.Second
 
 // data is the catalog of all collections. Readers take the published catalog,
 // which never changes; one writer at a time makes the next one.
@@ -28,101 +25,52 @@ const (
 // lungo's own engine is not used: its expiry goroutine outlives it.
 type data struct {
 	mu      sync.Mutex // held by the writer
-	store   lungo.Store
+	path    string     // "" means memory only
 	catalog atomic.Pointer[lungo.Catalog]
-
-	wakeMu sync.Mutex
-	wake   chan struct{} // closed and replaced at every change
-
+	history *history
 	cursors cursors
-
-	cutMu sync.Mutex
-	cut   primitive.Timestamp // the newest event that was cut from the history
 }
 
 func openData(path string) (*data, error) {
-	d := &data{wake: make(chan struct{})}
-	if path == "" {
-		d.store = lungo.NewMemoryStore()
-	} else {
-		d.store = lungo.NewFileStore(path, 0o600)
-	}
-	catalog, err := d.store.Load()
-	if err != nil {
-		return nil, err
+	d := &data{path: path, history: newHistory()}
+	catalog := lungo.NewCatalog()
+	if path != "" {
+		var err error
+		if catalog, err = loadFile(path); err != nil {
+			return nil, err
+		}
 	}
 	d.catalog.Store(catalog)
-	if list := catalog.Namespaces[lungo.Oplog].Documents.List; len(list) > 0 {
-		// What came before the oldest event that a file holds is not known.
-		d.cut = before(eventTime(list[0]))
-	}
 	return d, nil
 }
 
-// read returns a snapshot.
-func (d *data) read() *lungo.Transaction {
-	return lungo.NewTransaction(d.catalog.Load())
+// collection returns the published state of a collection, nil when there is
+// none.
+func (d *data) collection(h lungo.Handle) *mongokit.Collection {
+	return d.catalog.Load().Namespaces[h]
 }
 
 // write runs fn on the newest catalog and publishes what it leaves, whole.
 // When fn or the file fails, nothing has happened.
-func (d *data) write(fn func(t *lungo.Transaction) error) error {
+func (d *data) write(fn func(t *tx) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t := lungo.NewTransaction(d.catalog.Load())
+	t := newTx(d.catalog.Load())
 	if err := fn(t); err != nil {
 		return err
 	}
-	if !t.Dirty() {
+	if !t.dirty {
 		return nil
 	}
-	next := t.Catalog()
-	d.trim(next)
-	if err := d.store.Store(next); err != nil {
-		return failf(codeInternal, "write the data file: %v", err)
+	if d.path != "" {
+		if err := saveFile(d.path, t.catalog); err != nil {
+			return failf(codeInternal, "write the data file: %v", err)
+		}
 	}
-	d.catalog.Store(next)
-	d.wakeMu.Lock()
-	close(d.wake)
-	d.wake = make(chan struct{})
-	d.wakeMu.Unlock()
+	// The data comes before its events: who reads an event finds its document.
+	d.catalog.Store(t.catalog)
+	d.history.append(t.events)
 	return nil
-}
-
-// trim cuts the history of changes.
-func (d *data) trim(c *lungo.Catalog) {
-	log := c.Namespaces[lungo.Oplog]
-	list := log.Documents.List
-	if len(list) < logMax {
-		return
-	}
-	d.cutMu.Lock()
-	d.cut = eventTime(list[len(list)-logKeep-1])
-	d.cutMu.Unlock()
-	kept := log.Clone()
-	kept.Documents = bsonkit.NewSet(append(bsonkit.List(nil), list[len(list)-logKeep:]...))
-	c.Namespaces[lungo.Oplog] = kept
-}
-
-// changed returns a channel that is closed at the next change.
-func (d *data) changed() <-chan struct{} {
-	d.wakeMu.Lock()
-	defer d.wakeMu.Unlock()
-	return d.wake
-}
-
-// operationTime is the time of the newest change.
-func (d *data) operationTime() primitive.Timestamp {
-	list := d.catalog.Load().Namespaces[lungo.Oplog].Documents.List
-	if len(list) == 0 {
-		return primitive.Timestamp{T: 1, I: 1}
-	}
-	return eventTime(list[len(list)-1])
-}
-
-func eventTime(event bsonkit.Doc) primitive.Timestamp {
-	ts, _ := bsonkit.Get(event, "clusterTime").(primitive.Timestamp)
-	return ts
 }
 
 // expire removes documents whose TTL has passed, until stop is closed.
@@ -135,9 +83,38 @@ func (d *data) expire(stop <-chan struct{}, logger *slog.Logger) {
 			return
 		case <-ticker.C:
 		}
-		err := d.write(func(t *lungo.Transaction) error { return t.Expire() })
-		if err != nil {
+		if err := d.write(func(t *tx) error { return t.expire(time.Now()) }); err != nil {
 			logger.Error("localmongo: remove expired documents", slog.Any("error", err))
 		}
 	}
+}
+
+// expire removes what the TTL indexes say is over at now.
+func (t *tx) expire(now time.Time) error {
+	for h, c := range t.catalog.Namespaces {
+		var gone bsonkit.List
+		for _, index := range c.Indexes {
+			config := index.Config()
+			if config.Expiry <= 0 {
+				continue
+			}
+			filter := bson.D{{Key: (*config.Key)[0].Key, Value: bson.D{
+				// Only dates compare with a date.
+				{Key: "$lt", Value: primitive.NewDateTimeFromTime(now.Add(-config.Expiry))},
+			}}}
+			over, err := mongokit.Filter(c.Documents.List, &filter, 0)
+			if err == nil && config.Partial != nil {
+				over, err = mongokit.Filter(over, config.Partial, 0)
+			}
+			if err != nil {
+				return err
+			}
+			gone = append(gone, over...)
+		}
+		slices.SortFunc(gone, func(a, b bsonkit.Doc) int { return c.Documents.Index[a] - c.Documents.Index[b] })
+		if err := t.remove(h, slices.Compact(gone)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

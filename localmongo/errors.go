@@ -3,45 +3,51 @@ package localmongo
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"go.mongodb.org/mongo-driver/bson"
 
 	"github.com/256dpi/lungo"
 	"github.com/256dpi/lungo/bsonkit"
-	"github.com/256dpi/lungo/mongokit"
 )
 
 // The codes of MongoDB's errors that this package answers with.
 const (
-	codeInternal            = 1
-	codeBadValue            = 2
-	codeFailedToParse       = 9
-	codeUnauthorized        = 13
-	codeTypeMismatch        = 14
-	codeInvalidLength       = 16
-	codeIllegalOperation    = 20
-	codeNamespaceNotFound   = 26
-	codeIndexNotFound       = 27
-	codeConflictingUpdate   = 40
-	codeCursorNotFound      = 43
-	codeNamespaceExists     = 48
-	codeCommandNotFound     = 59
-	codeImmutableField      = 66
-	codeCannotCreateIndex   = 67
-	codeInvalidOptions      = 72
-	codeInvalidNamespace    = 73
-	codeIndexOptions        = 85
-	codeIndexKeySpecs       = 86
-	codeShutdown            = 91
-	codeHistoryLost         = 286
-	codeDuplicateKey        = 11000
-	codeUnknownField        = 40415
-	codeUnknownStage        = 40324
-	codeBSONObjectTooLarge  = 10334
-	codeInvalidResumeToken  = 260
-	codeMissingRequiredArgs = 40414
+	codeInternal           = 1
+	codeBadValue           = 2
+	codeFailedToParse      = 9
+	codeUnauthorized       = 13
+	codeTypeMismatch       = 14
+	codeInvalidLength      = 16
+	codeIllegalOperation   = 20
+	codeNamespaceNotFound  = 26
+	codeIndexNotFound      = 27
+	codeConflictingUpdate  = 40
+	codeCursorNotFound     = 43
+	codeNamespaceExists    = 48
+	codeCommandNotFound    = 59
+	codeImmutableField     = 66
+	codeCannotCreateIndex  = 67
+	codeInvalidOptions     = 72
+	codeInvalidNamespace   = 73
+	codeIndexOptions       = 85
+	codeIndexKeySpecs      = 86
+	codeShutdown           = 91
+	codeHistoryLost        = 286
+	codeDuplicateKey       = 11000
+	codeUnknownField       = 40415
+	codeUnknownStage       = 40324
+	codeBSONObjectTooLarge = 10334
+	codeOverflow           = 15
+	codeInvalidBSON        = 22
+	codePathNotViable      = 28
+	codeDollarPrefixed     = 52
+	codeInvalidIDField     = 53
+	codeEmptyFieldName     = 56
+	codeCursorKilled       = 237
+	codeCursorInUse        = 12051
+	codeInvalidResumeToken = 260
+	codeMissingRequired    = 40414
 )
 
 var codeNames = map[int32]string{
@@ -57,7 +63,10 @@ var codeNames = map[int32]string{
 	codeHistoryLost: "ChangeStreamHistoryLost", codeDuplicateKey: "DuplicateKey",
 	codeUnknownField: "Location40415", codeUnknownStage: "Location40324",
 	codeBSONObjectTooLarge: "BSONObjectTooLarge", codeInvalidResumeToken: "InvalidResumeToken",
-	codeMissingRequiredArgs: "Location40414",
+	codeMissingRequired: "Location40414", codeOverflow: "Overflow", codeInvalidBSON: "InvalidBSON",
+	codePathNotViable: "PathNotViable", codeDollarPrefixed: "DollarPrefixedFieldName",
+	codeInvalidIDField: "InvalidIdField", codeEmptyFieldName: "EmptyFieldName", codeCursorKilled: "CursorKilled",
+	codeCursorInUse: "CursorInUse",
 }
 
 // commandError is an error with MongoDB's code.
@@ -79,9 +88,6 @@ func asCommandError(err error) *commandError {
 	var known *commandError
 	if errors.As(err, &known) {
 		return known
-	}
-	if errors.Is(err, lungo.ErrEngineClosed) {
-		return &commandError{code: codeShutdown, message: "localmongo is shutting down"}
 	}
 	return &commandError{code: codeBadValue, message: err.Error()}
 }
@@ -105,67 +111,47 @@ func (e *commandError) writeError(index int) bson.D {
 	}, e.extra...)
 }
 
-var duplicateIndex = regexp.MustCompile(`^duplicate document for index "(.*)"$`)
-
-// storageError gives an error of lungo, which is a plain text, MongoDB's code.
-func storageError(err error, t *lungo.Transaction, handle lungo.Handle, doc bsonkit.Doc) error {
+// updateError gives an error of lungo, which is a plain text, MongoDB's code.
+func updateError(err error) error {
 	if err == nil {
 		return nil
 	}
 	var known *commandError
 	if errors.As(err, &known) {
-		return err
+		return known
 	}
 	text := err.Error()
-	if m := duplicateIndex.FindStringSubmatch(text); m != nil {
-		return duplicate(t, handle, m[1], doc)
-	}
 	switch {
-	case strings.Contains(text, "unknown top level operator"), strings.Contains(text, "positional operator"),
-		strings.Contains(text, "empty update document"):
-		return failf(codeFailedToParse, "%s (not supported by localmongo)", text)
 	case strings.Contains(text, "conflicting key"):
 		return failf(codeConflictingUpdate, "Updating the path would create a conflict: %s", text)
-	case strings.Contains(text, "immutable"), strings.Contains(text, "must match"):
-		return failf(codeImmutableField, "Performing an update on the path '_id' would modify the immutable field '_id'")
-	case strings.Contains(text, "read only"):
-		return failf(codeUnauthorized, "%s", text)
-	case strings.Contains(text, "cannot increment"), strings.Contains(text, "expected a number"):
+	case strings.Contains(text, "is not a number"):
 		return failf(codeTypeMismatch, "%s", text)
+	case strings.Contains(text, "cannot put value"):
+		return failf(codePathNotViable, "%s", text)
 	default:
 		return failf(codeBadValue, "%s", text)
 	}
 }
 
 // duplicate is the error E11000 with the parts that drivers look at.
-func duplicate(t *lungo.Transaction, handle lungo.Handle, index string, doc bsonkit.Doc) error {
-	var pattern, value bson.D
-	if coll := t.Catalog().Namespaces[handle]; coll != nil {
-		if x := coll.Indexes[index]; x != nil {
-			pattern = *x.Config().Key
+func duplicate(h lungo.Handle, index string, key bson.D, doc bsonkit.Doc) error {
+	var value bson.D
+	texts := make([]string, len(key))
+	for i, k := range key {
+		v := bsonkit.Get(doc, k.Key)
+		if v == any(bsonkit.Missing) {
+			v = nil
 		}
-	}
-	if doc != nil {
-		for _, key := range pattern {
-			v := bsonkit.Get(doc, key.Key)
-			if v == bsonkit.Missing {
-				v = nil
-			}
-			value = append(value, bson.E{Key: key.Key, Value: v})
+		value = append(value, bson.E{Key: k.Key, Value: v})
+		text, err := bson.MarshalExtJSON(bson.D{{Key: "v", Value: v}}, false, false)
+		if err != nil || len(text) < 6 {
+			text = []byte(`{"v":?}`)
 		}
+		texts[i] = k.Key + ": " + string(text[len(`{"v":`):len(text)-1])
 	}
 	return &commandError{
 		code:    codeDuplicateKey,
-		message: fmt.Sprintf("E11000 duplicate key error collection: %s index: %s dup key: %v", handle, index, value),
-		extra:   bson.D{{Key: "keyPattern", Value: pattern}, {Key: "keyValue", Value: value}},
+		message: fmt.Sprintf("E11000 duplicate key error collection: %s index: %s dup key: { %s }", h, index, strings.Join(texts, ", ")),
+		extra:   bson.D{{Key: "keyPattern", Value: key}, {Key: "keyValue", Value: value}},
 	}
-}
-
-// checkFilter refuses a filter that lungo cannot judge even when no document
-// is there to judge it on.
-func checkFilter(filter bsonkit.Doc) error {
-	if _, err := mongokit.Match(&bson.D{}, filter); err != nil {
-		return failf(codeBadValue, "%s (not supported by localmongo)", err)
-	}
-	return nil
 }

@@ -36,8 +36,8 @@ func parseIndex(a *args, doc bson.D) (*indexSpec, error) {
 		return nil, failf(codeCannotCreateIndex, "an index needs a key and a name")
 	}
 	for _, k := range key {
-		if dir, ok := direction(k.Value); !ok {
-			return nil, failf(codeCannotCreateIndex, "index key %q: only 1 and -1 are supported by localmongo, got %v", k.Key, dir)
+		if !isDirection(k.Value) {
+			return nil, failf(codeCannotCreateIndex, "index key %q: only 1 and -1 are supported by localmongo, got %v", k.Key, k.Value)
 		}
 	}
 	spec.config.Key = &key
@@ -49,8 +49,8 @@ func parseIndex(a *args, doc bson.D) (*indexSpec, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := checkFilter(&partial); err != nil {
-			return nil, err
+		if err := checkFilter(partial); err != nil {
+			return nil, failf(codeCannotCreateIndex, "partialFilterExpression: %v", err)
 		}
 		spec.config.Partial = &partial
 	}
@@ -75,138 +75,165 @@ func (spec *indexSpec) parseTTL(s *args, key bson.D) error {
 	return nil
 }
 
-func direction(v any) (any, bool) {
-	return v, bsonkit.Compare(v, int32(1)) == 0 || bsonkit.Compare(v, int32(-1)) == 0
+func isDirection(v any) bool {
+	switch v.(type) {
+	case int32, int64, float64:
+		return bsonkit.Compare(v, int32(1)) == 0 || bsonkit.Compare(v, int32(-1)) == 0
+	default:
+		return false
+	}
 }
 
 func runCreateIndexes(c *session, a *args) (bson.D, error) {
-	name, err := a.collection()
+	handle, err := a.writable()
 	if err != nil {
-		return nil, err
-	}
-	if err := checkName(name); err != nil {
 		return nil, err
 	}
 	docs, err := a.docs("indexes")
 	if err != nil {
 		return nil, err
 	}
-	handle := lungo.Handle{a.db, name}
-	var before, after int32
+	if len(docs) == 0 {
+		return nil, failf(codeBadValue, "Must specify at least one index to create")
+	}
+	specs := make([]*indexSpec, len(docs))
+	for i, doc := range docs {
+		if specs[i], err = parseIndex(a, doc); err != nil {
+			return nil, err
+		}
+	}
+	var before, after int
 	created := false
-	err = c.server.data.write(func(t *lungo.Transaction) error {
-		created = t.Catalog().Namespaces[handle] == nil
-		if err := t.Create(handle); err != nil {
-			return storageError(err, t, handle, nil)
-		}
-		before = indexCount(t, handle)
-		for _, doc := range docs {
-			spec, err := parseIndex(a, doc)
-			if err != nil {
-				return err
-			}
-			if err := createIndex(t, handle, spec); err != nil {
+	err = c.server.data.write(func(t *tx) error {
+		created = t.catalog.Namespaces[handle] == nil
+		coll := t.mutable(handle)
+		before = len(coll.Indexes)
+		for _, spec := range specs {
+			if err := createIndex(handle, coll, spec); err != nil {
 				return err
 			}
 		}
-		after = indexCount(t, handle)
+		after = len(coll.Indexes)
+		t.dirty = t.dirty || created || after != before
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return bson.D{
-		{Key: "numIndexesBefore", Value: before},
-		{Key: "numIndexesAfter", Value: after},
+		{Key: "numIndexesBefore", Value: int32(before)}, //nolint:gosec // a handful
+		{Key: "numIndexesAfter", Value: int32(after)},   //nolint:gosec // a handful
 		{Key: "createdCollectionAutomatically", Value: created},
 	}, nil
 }
 
-func indexCount(t *lungo.Transaction, handle lungo.Handle) int32 {
-	coll := t.Catalog().Namespaces[handle]
-	if coll == nil {
-		return 0
-	}
-	return int32(len(coll.Indexes)) //nolint:gosec // a handful
-}
-
-// createIndex does what lungo leaves out: to tell an index that is there from
-// one that contradicts.
-func createIndex(t *lungo.Transaction, handle lungo.Handle, spec *indexSpec) error {
-	for name, x := range t.Catalog().Namespaces[handle].Indexes {
+// createIndex builds the index, unless it is there or contradicts one that is.
+func createIndex(h lungo.Handle, c *mongokit.Collection, spec *indexSpec) error {
+	for name, x := range c.Indexes {
 		config := x.Config()
 		sameKey := bsonkit.Compare(*config.Key, *spec.config.Key) == 0
 		switch {
-		case name == "_id_" && sameKey:
+		case sameKey && (name == "_id_" || (name == spec.name && config.Equal(spec.config))):
 			return nil
-		case name == spec.name && !sameKey:
-			return failf(codeIndexKeySpecs, "An existing index has the same name as the requested index: %s; the keys are %v and %v", name, *config.Key, *spec.config.Key)
-		case name == spec.name && !config.Equal(spec.config):
-			return failf(codeIndexKeySpecs, "An existing index has the same name as the requested index and other options: %s", name)
-		case name == spec.name:
-			return nil
-		case sameKey:
+		case sameKey && name != spec.name:
 			return failf(codeIndexOptions, "Index already exists with a different name: %s", name)
+		case name != spec.name:
+		case sameKey && samePartial(config, spec.config):
+			return failf(codeIndexOptions, "An equivalent index already exists with the same name but different options: %s", name)
+		default:
+			return failf(codeIndexKeySpecs, "An existing index has the same name as the requested index: %s; the keys are %v and %v", name, *config.Key, *spec.config.Key)
 		}
 	}
-	_, err := t.CreateIndex(handle, spec.name, spec.config)
-	if err != nil && duplicateIndex.MatchString(err.Error()) {
-		return &commandError{
-			code:    codeDuplicateKey,
-			message: "E11000 duplicate key error collection: " + handle.String() + " index: " + spec.name + " (the collection holds duplicates)",
-			extra:   bson.D{{Key: "keyPattern", Value: *spec.config.Key}},
+	index, err := mongokit.CreateIndex(spec.config)
+	if err != nil {
+		return failf(codeCannotCreateIndex, "%s", err)
+	}
+	for _, doc := range c.Documents.List {
+		ok, err := index.Add(doc)
+		if err != nil {
+			return failf(codeBadValue, "%s", err)
+		}
+		if !ok {
+			return duplicate(h, spec.name, *spec.config.Key, doc)
 		}
 	}
-	return storageError(err, t, handle, nil)
+	c.Indexes[spec.name] = index
+	return nil
+}
+
+func samePartial(a, b mongokit.IndexConfig) bool {
+	if a.Partial == nil || b.Partial == nil {
+		return a.Partial == b.Partial
+	}
+	return bsonkit.Compare(*a.Partial, *b.Partial) == 0
 }
 
 func runListIndexes(c *session, a *args) (bson.D, error) {
-	name, err := a.collection()
+	handle, err := a.target()
 	if err != nil {
 		return nil, err
 	}
-	handle := lungo.Handle{a.db, name}
-	t := c.server.data.read()
-	if t.Catalog().Namespaces[handle] == nil {
+	catalog := c.server.data.catalog.Load()
+	if catalog.Namespaces[handle] == nil {
 		return nil, failf(codeNamespaceNotFound, "ns does not exist: %s", handle)
 	}
-	list, err := t.ListIndexes(handle)
+	list, err := lungo.NewTransaction(catalog).ListIndexes(handle)
 	if err != nil {
-		return nil, storageError(err, t, handle, nil)
+		return nil, failf(codeBadValue, "%s", err)
 	}
 	return firstBatch(handle.String(), list), nil
 }
 
 func runDropIndexes(c *session, a *args) (bson.D, error) {
-	name, err := a.collection()
+	handle, err := a.writable()
 	if err != nil {
 		return nil, err
 	}
-	index, err := a.str("index")
-	if err != nil {
-		return nil, err
-	}
-	handle := lungo.Handle{a.db, name}
-	var before int32
-	err = c.server.data.write(func(t *lungo.Transaction) error {
-		coll := t.Catalog().Namespaces[handle]
-		if coll == nil {
+	var before int
+	err = c.server.data.write(func(t *tx) error {
+		if t.catalog.Namespaces[handle] == nil {
 			return failf(codeNamespaceNotFound, "ns not found %s", handle)
 		}
-		before = indexCount(t, handle)
-		switch {
-		case index == "_id_":
-			return failf(codeInvalidOptions, "cannot drop _id index")
-		case index == "*":
-			return storageError(t.DropIndex(handle, ""), t, handle, nil)
-		case coll.Indexes[index] == nil:
-			return failf(codeIndexNotFound, "index not found with name [%s]", index)
-		default:
-			return storageError(t.DropIndex(handle, index), t, handle, nil)
+		coll := t.mutable(handle)
+		before = len(coll.Indexes)
+		name, err := indexName(a, coll)
+		if err != nil {
+			return err
 		}
+		for x := range coll.Indexes {
+			if x != "_id_" && (x == name || name == "*") {
+				delete(coll.Indexes, x)
+				t.dirty = true
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return bson.D{{Key: "nIndexesWas", Value: before}}, nil
+	return bson.D{{Key: "nIndexesWas", Value: int32(before)}}, nil //nolint:gosec // a handful
+}
+
+// indexName returns the name of the index to drop, which the client gives by
+// its name or its key, or "*".
+func indexName(a *args, c *mongokit.Collection) (string, error) {
+	if key, ok := a.values["index"].(bson.D); ok {
+		for name, x := range c.Indexes {
+			if bsonkit.Compare(*x.Config().Key, key) == 0 && name != "_id_" {
+				return name, nil
+			}
+		}
+		return "", failf(codeIndexNotFound, "can't find index with key: %v", key)
+	}
+	name, err := a.str("index")
+	switch {
+	case err != nil:
+		return "", err
+	case name == "_id_":
+		return "", failf(codeInvalidOptions, "cannot drop _id index")
+	case name != "*" && c.Indexes[name] == nil:
+		return "", failf(codeIndexNotFound, "index not found with name [%s]", name)
+	default:
+		return name, nil
+	}
 }

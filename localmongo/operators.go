@@ -3,6 +3,7 @@ package localmongo
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,9 +16,13 @@ import (
 
 var registerOnce sync.Once
 
-// registerOperators adds the update operators that lungo lacks to its table,
-// and replaces those that it has in part. The table is lungo's only way in and
-// is shared by the process; what is added behaves as MongoDB's.
+// maxBackfill is how far beyond the end of an array an element may be set: the
+// gap is filled with nulls.
+const maxBackfill = 1_500_000
+
+// registerOperators adds the operators that lungo lacks to its tables, replaces
+// those that it has in part, and guards all that write. The tables are lungo's
+// only way in and are shared by the process; what is added behaves as MongoDB's.
 func registerOperators() {
 	registerOnce.Do(func() {
 		mongokit.FieldUpdateOperators["$push"] = applyPush
@@ -25,7 +30,63 @@ func registerOperators() {
 		mongokit.FieldUpdateOperators["$pull"] = applyPull
 		mongokit.FieldUpdateOperators["$pullAll"] = applyPullAll
 		mongokit.FieldUpdateOperators["$currentDate"] = applyCurrentDate
+		mongokit.FieldUpdateOperators["$inc"] = whole(mongokit.FieldUpdateOperators["$inc"], sum)
+		mongokit.FieldUpdateOperators["$mul"] = whole(mongokit.FieldUpdateOperators["$mul"], product)
+		for name, op := range mongokit.FieldUpdateOperators {
+			mongokit.FieldUpdateOperators[name] = guarded(op)
+		}
+		for name, op := range mongokit.ExpressionExtractOperators {
+			mongokit.ExpressionExtractOperators[name] = guarded(op)
+		}
+		mongokit.ExpressionQueryOperators["$ne"] = matchNe
+		mongokit.ExpressionQueryOperators["$exists"] = matchExists
 	})
+}
+
+// guarded refuses paths at which lungo would recurse or allocate without bound.
+func guarded(op mongokit.Operator) mongokit.Operator {
+	return func(ctx mongokit.Context, doc bsonkit.Doc, name, path string, v any) error {
+		if err := checkPath(doc, path); err != nil {
+			return err
+		}
+		if to, ok := v.(string); ok && name == "$rename" {
+			if err := checkPath(doc, to); err != nil {
+				return err
+			}
+		}
+		return op(ctx, doc, name, path, v)
+	}
+}
+
+func checkPath(doc bsonkit.Doc, path string) error {
+	parts := strings.Split(path, ".")
+	if len(parts) > maxStoredDepth {
+		return failf(codeOverflow, "the path has more than %d parts", maxStoredDepth)
+	}
+	var at any = *doc
+	for _, part := range parts {
+		switch x := at.(type) {
+		case bson.D:
+			at = nil
+			for _, e := range x {
+				if e.Key == part {
+					at = e.Value
+				}
+			}
+		case bson.A:
+			i, isIndex := bsonkit.ParseIndex(part)
+			if isIndex && i > len(x)+maxBackfill {
+				return failf(codeBadValue, "cannot backfill more than %d elements at '%s'", maxBackfill, path)
+			}
+			if !isIndex || i >= len(x) {
+				return nil
+			}
+			at = x[i]
+		default:
+			return nil
+		}
+	}
+	return nil
 }
 
 // array returns the array at path. A missing one is empty and not there.
@@ -45,14 +106,18 @@ func setArray(ctx mongokit.Context, doc bsonkit.Doc, path string, list bson.A) e
 	if list == nil {
 		list = bson.A{}
 	}
-	if _, err := bsonkit.Put(doc, path, list, false); err != nil {
+	return setValue(ctx, doc, path, list)
+}
+
+func setValue(ctx mongokit.Context, doc bsonkit.Doc, path string, v any) error {
+	if _, err := bsonkit.Put(doc, path, v, false); err != nil {
 		return err
 	}
 	changes, ok := ctx.Value.(*mongokit.Changes)
 	if !ok {
 		return fmt.Errorf("no record of changes at %q", path)
 	}
-	return changes.Record(path, list)
+	return changes.Record(path, v)
 }
 
 // modifiers are the options of $push and $addToSet.
@@ -141,7 +206,7 @@ func sortValues(list bson.A, by any) error {
 		})
 		return nil
 	}
-	if _, ok := direction(by); !ok {
+	if !isDirection(by) {
 		return failf(codeBadValue, "The $sort is invalid: use 1/-1 to sort the whole element, or {field:1/-1} to sort embedded fields")
 	}
 	reverse := bsonkit.Compare(by, int32(0)) < 0
@@ -213,10 +278,6 @@ func applyPull(ctx mongokit.Context, doc bsonkit.Doc, op, path string, v any) er
 	}, &failure)
 }
 
-func isOperator(d bson.D) bool {
-	return len(d) > 0 && len(d[0].Key) > 0 && d[0].Key[0] == '$'
-}
-
 func applyPullAll(ctx mongokit.Context, doc bsonkit.Doc, op, path string, v any) error {
 	values, ok := v.(bson.A)
 	if !ok {
@@ -265,12 +326,53 @@ func applyCurrentDate(ctx mongokit.Context, doc bsonkit.Doc, op, path string, v 
 	default:
 		return failf(codeBadValue, "%s: $type is 'date' or 'timestamp'", op)
 	}
-	if _, err := bsonkit.Put(doc, path, now, false); err != nil {
-		return err
+	return setValue(ctx, doc, path, now)
+}
+
+// whole makes $inc and $mul of integers grow from 32 to 64 bits and fail beyond:
+// lungo's wrap around.
+func whole(other mongokit.Operator, combine func(a, b int64) (int64, bool)) mongokit.Operator {
+	return func(ctx mongokit.Context, doc bsonkit.Doc, op, path string, v any) error {
+		field := bsonkit.Get(doc, path)
+		if field == any(bsonkit.Missing) {
+			field = int32(0)
+		}
+		a, wideA, okA := integer(field)
+		b, wideB, okB := integer(v)
+		if !okA || !okB {
+			return other(ctx, doc, op, path, v)
+		}
+		n, ok := combine(a, b)
+		if !ok {
+			return failf(codeBadValue, "Failed to apply %s operations to current value (%d) of '%s': it would overflow", op, a, path)
+		}
+		if !wideA && !wideB && n == int64(int32(n)) { //nolint:gosec // the comparison is the check
+			return setValue(ctx, doc, path, int32(n)) //nolint:gosec // it fits
+		}
+		return setValue(ctx, doc, path, n)
 	}
-	changes, ok := ctx.Value.(*mongokit.Changes)
-	if !ok {
-		return fmt.Errorf("no record of changes at %q", path)
+}
+
+func integer(v any) (n int64, wide, ok bool) {
+	switch x := v.(type) {
+	case int32:
+		return int64(x), false, true
+	case int64:
+		return x, true, true
+	default:
+		return 0, false, false
 	}
-	return changes.Record(path, now)
+}
+
+func sum(a, b int64) (int64, bool) {
+	n := a + b
+	return n, (n > a) == (b > 0)
+}
+
+func product(a, b int64) (int64, bool) {
+	if a == 0 || b == 0 {
+		return 0, true
+	}
+	n := a * b
+	return n, n/b == a && (n < 0) == ((a < 0) != (b < 0))
 }

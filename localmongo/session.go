@@ -26,13 +26,22 @@ func (c *session) run() {
 	r := bufio.NewReaderSize(c.conn, 64<<10)
 	for {
 		m, err := readMessage(r)
-		if err != nil {
+		if err != nil && (m == nil || !m.answerable) {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
 				c.server.logger.Debug("localmongo: connection ended", slog.Any("error", err))
 			}
 			return
 		}
-		answer := c.answer(m)
+		var answer bson.D
+		if err != nil {
+			// The message is whole, only what is in it is wrong: say so and go on.
+			if errors.Is(err, errMalformed) {
+				err = failf(codeFailedToParse, "%s", err)
+			}
+			answer = asCommandError(err).document()
+		} else {
+			answer = c.answer(m)
+		}
 		if m.noReply {
 			continue
 		}
@@ -55,8 +64,12 @@ func (c *session) run() {
 func (c *session) answer(m *message) (doc bson.D) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.server.logger.Error("localmongo: command failed", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
-			doc = asCommandError(failf(codeInternal, "localmongo: internal error in command: %v", p)).document()
+			name := ""
+			if len(m.body) > 0 {
+				name = m.body[0].Key
+			}
+			c.server.logger.Error("localmongo: command failed", slog.String("command", name), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			doc = asCommandError(failf(codeInternal, "localmongo: internal error in %s: %v", name, p)).document()
 		}
 	}()
 	out, err := c.dispatch(m.body)
@@ -65,7 +78,7 @@ func (c *session) answer(m *message) (doc bson.D) {
 	} else {
 		doc = append(out, bson.E{Key: "ok", Value: float64(1)})
 	}
-	return append(doc, bson.E{Key: "operationTime", Value: c.server.data.operationTime()})
+	return append(doc, bson.E{Key: "operationTime", Value: c.server.data.history.now()})
 }
 
 // handler runs one command.
@@ -228,4 +241,14 @@ func (a *args) sub(field string, doc bson.D, allowed ...string) (*args, error) {
 		s.values[e.Key] = e.Value
 	}
 	return s, nil
+}
+
+// required refuses a statement without the fields.
+func (a *args) required(fields ...string) error {
+	for _, f := range fields {
+		if _, ok := a.values[f]; !ok {
+			return failf(codeMissingRequired, "BSON field '%s.%s' is missing but a required field", a.name, f)
+		}
+	}
+	return nil
 }

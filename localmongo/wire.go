@@ -9,13 +9,22 @@ import (
 	"io"
 
 	"go.mongodb.org/mongo-driver/bson"
+	"go.mongodb.org/mongo-driver/x/bsonx/bsoncore"
 )
 
 // Limits of the wire protocol, as a server of MongoDB announces them.
 const (
 	maxMessage  = 48_000_000
 	maxDocument = 16 << 20
-	maxDepth    = 100
+	// maxInternal is the size of a document within a message: a command has a
+	// little more than the largest document that it carries.
+	maxInternal = maxDocument + 16<<10
+	// maxDepth is how deep a message may nest, maxStoredDepth a stored document.
+	maxDepth       = 200
+	maxStoredDepth = 180
+	// maxElements bounds the fields of all documents of a message: the smallest
+	// take three bytes on the wire and a hundred in memory.
+	maxElements = 4_000_000
 	headerSize  = 16
 )
 
@@ -48,6 +57,10 @@ type message struct {
 	body bson.D
 	// noReply is set when the client does not wait for an answer.
 	noReply bool
+	// answerable is set when the message is of a kind that has an answer, even
+	// if its contents are refused.
+	answerable bool
+	elements   int
 }
 
 // readMessage reads one message. It believes the announced length only as far
@@ -78,8 +91,10 @@ func parseMessage(header [headerSize]byte, body []byte) (*message, error) {
 	}
 	switch m.opcode {
 	case opMsg:
+		m.answerable = true
 		return m, m.parseMsg(header, body)
 	case opQuery:
+		m.answerable = true
 		return m, m.parseQuery(body)
 	case opCompressed:
 		return nil, fmt.Errorf("%w: compressed messages are not supported by localmongo", errMalformed)
@@ -132,13 +147,13 @@ func (m *message) parseSections(rest []byte) error {
 			if seen {
 				return fmt.Errorf("%w: two bodies", errMalformed)
 			}
-			doc, tail, err := readDocument(rest)
+			doc, tail, err := m.readDocument(rest)
 			if err != nil {
 				return err
 			}
 			m.body, rest, seen = doc, tail, true
 		case 1:
-			s, tail, err := readSequence(rest)
+			s, tail, err := m.readSequence(rest)
 			if err != nil {
 				return err
 			}
@@ -161,7 +176,7 @@ func (m *message) parseSections(rest []byte) error {
 	return nil
 }
 
-func readSequence(data []byte) (sequence, []byte, error) {
+func (m *message) readSequence(data []byte) (sequence, []byte, error) {
 	var s sequence
 	if len(data) < 4 {
 		return s, nil, errMalformed
@@ -177,7 +192,7 @@ func readSequence(data []byte) (sequence, []byte, error) {
 	}
 	s.name, s.docs = name, bson.A{}
 	for len(docs) > 0 {
-		doc, rest, err := readDocument(docs)
+		doc, rest, err := m.readDocument(docs)
 		if err != nil {
 			return s, nil, err
 		}
@@ -197,7 +212,7 @@ func (m *message) parseQuery(body []byte) error {
 	if len(rest) < 8 {
 		return errMalformed
 	}
-	doc, _, err := readDocument(rest[8:])
+	doc, _, err := m.readDocument(rest[8:])
 	if err != nil {
 		return err
 	}
@@ -225,52 +240,59 @@ func readCString(data []byte) (string, []byte, error) {
 }
 
 // readDocument reads the BSON document at the start of data.
-func readDocument(data []byte) (bson.D, []byte, error) {
+func (m *message) readDocument(data []byte) (bson.D, []byte, error) {
 	if len(data) < 5 {
 		return nil, nil, errMalformed
 	}
 	size := int64(binary.LittleEndian.Uint32(data))
-	if size < 5 || size > int64(len(data)) || size > maxMessage {
+	if size < 5 || size > int64(len(data)) {
 		return nil, nil, fmt.Errorf("%w: document length", errMalformed)
 	}
-	raw := bson.Raw(data[:size])
-	if err := checkRaw(raw, 0); err != nil {
+	if size > maxInternal {
+		return nil, nil, failf(codeBSONObjectTooLarge, "BSONObj size: %d is invalid. Size must be between 0 and %d", size, maxInternal)
+	}
+	if err := m.check(data[:size], 0); err != nil {
 		return nil, nil, err
 	}
 	var doc bson.D
-	if err := bson.Unmarshal(raw, &doc); err != nil {
+	if err := bson.Unmarshal(data[:size], &doc); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errMalformed, err)
 	}
 	return doc, data[size:], nil
 }
 
-// checkRaw walks the document before it is decoded: the decoder recurses as
-// deep as its input says.
-func checkRaw(raw bson.Raw, depth int) error {
+// check walks the document before it is decoded: the decoder recurses as deep
+// and allocates as much as its input says.
+func (m *message) check(doc bsoncore.Document, depth int) error {
 	if depth > maxDepth {
-		return fmt.Errorf("%w: nested deeper than %d", errMalformed, maxDepth)
+		return failf(codeOverflow, "BSONObj exceeds the maximum nested object depth: %d", maxDepth)
 	}
-	elements, err := raw.Elements()
-	if err != nil {
-		return fmt.Errorf("%w: %w", errMalformed, err)
+	if len(doc) < 5 || int64(binary.LittleEndian.Uint32(doc)) != int64(len(doc)) || doc[len(doc)-1] != 0 {
+		return failf(codeInvalidBSON, "malformed BSON document")
 	}
-	for _, e := range elements {
-		value := e.Value()
-		var inner bson.Raw
-		switch value.Type {
-		case bson.TypeEmbeddedDocument:
-			inner = value.Document()
-		case bson.TypeArray:
-			inner = value.Array()
-		case bson.TypeCodeWithScope:
-			return fmt.Errorf("%w: code with scope is not supported by localmongo", errMalformed)
-		default:
-			if err := value.Validate(); err != nil {
-				return fmt.Errorf("%w: %w", errMalformed, err)
-			}
-			continue
+	for rest := doc[4 : len(doc)-1]; len(rest) > 0; {
+		e, tail, ok := bsoncore.ReadElement(rest)
+		if !ok {
+			return failf(codeInvalidBSON, "malformed BSON element")
 		}
-		if err := checkRaw(inner, depth+1); err != nil {
+		rest = tail
+		if m.elements++; m.elements > maxElements {
+			return failf(codeOverflow, "the message has more than %d fields", maxElements)
+		}
+		value, err := e.ValueErr()
+		if err != nil {
+			return failf(codeInvalidBSON, "malformed BSON: %v", err)
+		}
+		if inner, isDoc := value.DocumentOK(); isDoc {
+			err = m.check(inner, depth+1)
+		} else if inner, isArray := value.ArrayOK(); isArray {
+			err = m.check(bsoncore.Document(inner), depth+1)
+		} else if value.Type == bson.TypeCodeWithScope {
+			err = failf(codeBadValue, "code with scope is not supported by localmongo")
+		} else if invalid := value.Validate(); invalid != nil {
+			err = failf(codeInvalidBSON, "malformed BSON: %v", invalid)
+		}
+		if err != nil {
 			return err
 		}
 	}
