@@ -91,11 +91,21 @@ func New(config Config) (*Jar, error) {
 
 // Secure reports whether the cookies of a request carry Secure. encrypted says
 // whether the request came over TLS, to this process or to a trusted proxy.
+//
+// A request that a proxy has passed on is not one of the loopback interface,
+// whatever its Host says: proxies commonly send the name of their target there,
+// and the cookies of a public site would lose Secure.
 func (j *Jar) Secure(r *http.Request, encrypted bool) bool {
 	if encrypted || j.config.AlwaysSecure {
 		return true
 	}
-	return !j.config.InsecureDevelopment && !loopback(r.Host)
+	return !j.config.InsecureDevelopment && (forwarded(r.Header) || !loopback(r.Host))
+}
+
+// forwarded reports whether a proxy says that it has passed the request on. Who
+// says it does not matter: it can only make cookies stricter.
+func forwarded(h http.Header) bool {
+	return len(h["X-Forwarded-For"]) > 0 || len(h["X-Forwarded-Proto"]) > 0 || len(h["X-Forwarded-Host"]) > 0 || len(h["Forwarded"]) > 0
 }
 
 // loopback reports whether host, with or without a port, names this machine. It

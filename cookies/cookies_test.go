@@ -109,6 +109,15 @@ func TestSecure(t *testing.T) {
 		if got := j.Secure(r, tt.encrypted); got != tt.want {
 			t.Errorf("Secure(%q, %t) = %t", tt.host, tt.encrypted, got)
 		}
+		// A proxy that sends the name of its target must not make a public site's
+		// cookies plain.
+		for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded"} {
+			r.Header.Set(name, "x")
+			if !j.Secure(r, tt.encrypted) && tt.host != "dev.example" {
+				t.Errorf("Secure(%q) behind a proxy (%s) is false", tt.host, name)
+			}
+			r.Header.Del(name)
+		}
 	}
 }
 
