@@ -70,6 +70,10 @@ func TestGuards(t *testing.T) {
 			t.Errorf("%s: refusal %v %s", tt.name, r.header, r.raw)
 		}
 	}
+	nested := a.RequireUser().Handler(a.RequireTLS().Handler(ok))
+	if r := do(t, nested, "GET", "/", nil, user, overTLS); r.text("who") != id {
+		t.Errorf("a guard inside another one forgot the principal: %s", r.raw)
+	}
 	w.move(10*time.Minute + time.Second)
 	if r := do(t, a.RequireFresh(0).Handler(ok), "GET", "/", nil, user); r.code() != "fresh_required" || r.header.Get("WWW-Authenticate") == "" {
 		t.Errorf("an old sign-in: %s", r.raw)

@@ -91,7 +91,7 @@ func (a *API) authenticate(r *http.Request, strict bool) (*authz.Principal, erro
 		return nil, errUnauthenticated
 	}
 	if how == authz.CredentialCookie && !safeMethod(r.Method) && a.crossOrigin(r) {
-		a.report(r.Context(), event.CrossOriginRefused, event.Failure, "", r.Header.Get("Origin"))
+		a.report(r.Context(), event.CrossOriginRefused, event.Failure, "", "guard")
 		return nil, errCSRF
 	}
 	v, err := a.verify(r.Context(), text, strict)

@@ -54,7 +54,12 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 			g.refuse(w, r, err) //nolint:contextcheck // the request carries its context
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(WithPrincipal(r.Context(), p)))
+		if p != nil {
+			// A guard that does not ask who is calling leaves what another one around
+			// it has found out.
+			r = r.WithContext(WithPrincipal(r.Context(), p))
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 
