@@ -37,6 +37,9 @@ var (
 	ErrDuplicate = errors.New("a cookie is given twice")
 	// ErrTooLarge says that a value does not fit into a cookie.
 	ErrTooLarge = errors.New("cookie too large")
+	// ErrInvalid says that a value, or a configuration, holds what a cookie
+	// cannot.
+	ErrInvalid = errors.New("not valid in a cookie")
 )
 
 // Config configures a [Jar].
@@ -46,7 +49,8 @@ type Config struct {
 	Slug string
 	// BasePath is where the app's routes are: the path of the refresh cookie.
 	BasePath string
-	// SameSite is the attribute of that name. Default Lax.
+	// SameSite is the attribute of that name. Default Lax. None needs
+	// AlwaysSecure: browsers drop such a cookie otherwise.
 	SameSite http.SameSite
 	// AlwaysSecure sets Secure whatever the request looks like. Otherwise plain
 	// HTTP on the loopback interface gets cookies without it.
@@ -65,10 +69,14 @@ type Jar struct {
 	names  [2][3]string // by secure, by kind
 }
 
-// New returns the jar that config describes.
+// New returns the jar that config describes. The error wraps [ErrInvalid] when a
+// slug, path or domain cannot stand in a cookie.
 func New(config Config) (*Jar, error) {
 	if config.Slug == "" || !strings.HasPrefix(config.BasePath, "/") {
 		return nil, errors.New("cookies: a slug and a base path are required")
+	}
+	if config.SameSite == http.SameSiteNoneMode && !config.AlwaysSecure {
+		return nil, errors.New("cookies: SameSite=None needs AlwaysSecure")
 	}
 	if config.SameSite == 0 {
 		config.SameSite = http.SameSiteLaxMode
@@ -85,6 +93,11 @@ func New(config Config) (*Jar, error) {
 			prefix = "__Secure-"
 		}
 		j.names[0][kind], j.names[1][kind] = name, prefix+name
+		// net/http leaves out what is not valid and says nothing: a cookie without
+		// its domain or path would be sent elsewhere.
+		if err := j.cookie(Kind(kind), true).Valid(); err != nil {
+			return nil, fmt.Errorf("cookies: %w: %w", ErrInvalid, err)
+		}
 	}
 	return j, nil
 }
@@ -133,12 +146,16 @@ func (j *Jar) Name(kind Kind, secure bool) string {
 	return j.names[0][kind]
 }
 
-// Set sets a cookie until expires; a zero time lets it end with the browser.
+// Set sets a cookie until expires; a zero time lets it end with the browser. The
+// error is [ErrTooLarge] or [ErrInvalid]; nothing is set then.
 func (j *Jar) Set(w http.ResponseWriter, kind Kind, secure bool, value string, expires time.Time) error {
 	c := j.cookie(kind, secure) //nolint:gosec // Secure is off on the loopback interface and in development only
 	c.Value = value
 	if len(c.Name)+len(value) > maxSize {
 		return fmt.Errorf("%w: %s has %d bytes, at most %d", ErrTooLarge, c.Name, len(c.Name)+len(value), maxSize)
+	}
+	if err := c.Valid(); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrInvalid, c.Name, err)
 	}
 	if !expires.IsZero() {
 		c.Expires = expires
@@ -169,6 +186,10 @@ func (j *Jar) cookie(kind Kind, secure bool) *http.Cookie {
 
 // Read returns the value of a cookie, "" when the request has none. The error
 // is [ErrDuplicate]. It allocates nothing.
+//
+// Names count exactly, and only the spelling that a response to this request
+// would set: browsers protect the prefixed name from the plain pages of other
+// hosts, so the other spelling beside it proves nothing and is not looked at.
 func (j *Jar) Read(r *http.Request, kind Kind, secure bool) (string, error) {
 	name := j.Name(kind, secure)
 	value, found := "", false

@@ -159,9 +159,59 @@ func TestRefusals(t *testing.T) {
 	if err := jar(t).Set(httptest.NewRecorder(), cookies.Access, true, strings.Repeat("x", 4096), time.Time{}); !errors.Is(err, cookies.ErrTooLarge) {
 		t.Errorf("a cookie that browsers drop: %v", err)
 	}
-	for _, config := range []cookies.Config{{}, {Slug: "a"}, {Slug: "a", BasePath: "auth"}} {
+	for _, config := range []cookies.Config{
+		{},
+		{Slug: "a"},
+		{Slug: "a", BasePath: "auth"},
+		{Slug: "a b", BasePath: "/auth"},
+		{Slug: "a=b", BasePath: "/auth"},
+		{Slug: "a", BasePath: "/auth; Domain=evil.example"},
+		{Slug: "a", BasePath: "/auth\r\nX: y"},
+		{Slug: "a", BasePath: "/auth", Domain: "evil example"},
+		{Slug: "a", BasePath: "/auth", SameSite: http.SameSiteNoneMode},
+	} {
 		if _, err := cookies.New(config); err == nil {
 			t.Errorf("%+v was accepted", config)
+		}
+	}
+}
+
+// What net/http would leave out in silence is refused: a session that nobody got
+// a cookie for, or half a value.
+func TestSetRefusesWhatACookieCannotHold(t *testing.T) {
+	t.Parallel()
+	for _, value := range []string{"a;b", "a\r\nSet-Cookie: evil=1", "a\"b", "a\\b", "é", "a\x00"} {
+		w := httptest.NewRecorder()
+		if err := jar(t).Set(w, cookies.Access, true, value, time.Time{}); !errors.Is(err, cookies.ErrInvalid) {
+			t.Errorf("%q: %v", value, err)
+		}
+		if len(w.Header()) != 0 {
+			t.Errorf("%q was refused and set: %v", value, w.Header())
+		}
+	}
+}
+
+// Name and value together: one byte more is what browsers drop.
+func TestSetFillsACookie(t *testing.T) {
+	t.Parallel()
+	j := jar(t)
+	room := 4096 - len(j.Name(cookies.Access, true))
+	if err := j.Set(httptest.NewRecorder(), cookies.Access, true, strings.Repeat("x", room), time.Time{}); err != nil {
+		t.Error(err)
+	}
+	if err := j.Set(httptest.NewRecorder(), cookies.Access, true, strings.Repeat("x", room+1), time.Time{}); !errors.Is(err, cookies.ErrTooLarge) {
+		t.Errorf("one byte too many: %v", err)
+	}
+}
+
+// Not parallel: it counts allocations.
+func TestSecureAllocatesNothing(t *testing.T) {
+	j := jar(t)
+	for _, host := range []string{"shop.example", "localhost:8080", "[::1]:8080", "127.0.0.1"} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Host = host
+		if n := testing.AllocsPerRun(100, func() { j.Secure(r, false) }); n != 0 {
+			t.Errorf("%s: %v allocations", host, n)
 		}
 	}
 }

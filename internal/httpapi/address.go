@@ -19,18 +19,34 @@ func clientAddress(r *http.Request, trusted []netip.Prefix) netip.Addr {
 	if !contains(trusted, addr) {
 		return addr
 	}
-	list := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
-	for i := range min(len(list), maxForwarded) {
-		hop, ok := parseHop(strings.TrimSpace(list[len(list)-1-i]))
-		if !ok {
-			return addr // what stands before garbage cannot be believed
-		}
-		addr = hop
-		if !contains(trusted, addr) {
-			return addr
+	lines, hops := r.Header["X-Forwarded-For"], 0
+	for i := len(lines) - 1; i >= 0; i-- {
+		// The list is taken apart from its end: a client can make it long, and only
+		// the end counts.
+		for rest, more := lines[i], true; more; {
+			var text string
+			rest, text, more = cutLast(rest)
+			hop, ok := parseHop(strings.TrimSpace(text))
+			if !ok {
+				return addr // what stands before garbage cannot be believed
+			}
+			addr = hop
+			if hops++; hops == maxForwarded || !contains(trusted, addr) {
+				return addr
+			}
 		}
 	}
 	return addr
+}
+
+// cutLast takes the last element off a list; more says whether others stand
+// before it.
+func cutLast(list string) (before, last string, more bool) {
+	i := strings.LastIndexByte(list, ',')
+	if i < 0 {
+		return "", list, false
+	}
+	return list[:i], list[i+1:], true
 }
 
 func peer(r *http.Request) netip.Addr {
@@ -42,8 +58,12 @@ func peer(r *http.Request) netip.Addr {
 }
 
 func parseHop(text string) (netip.Addr, bool) {
-	addr, err := netip.ParseAddr(strings.Trim(text, "[]"))
-	if err != nil {
+	inner, bracket := strings.CutPrefix(text, "[")
+	if bracket && strings.HasSuffix(inner, "]") {
+		text = strings.TrimSuffix(inner, "]")
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil || (bracket && !addr.Is6()) {
 		ap, err := netip.ParseAddrPort(text)
 		if err != nil {
 			return netip.Addr{}, false

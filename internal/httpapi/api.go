@@ -2,8 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -91,7 +89,14 @@ type API struct {
 
 // New returns the HTTP face that config describes.
 func New(config Config) (*API, error) {
-	origins, err := originGuard(config.TrustedOrigins, config.CORS.Origins)
+	trusted := config.TrustedOrigins
+	if config.CORS.Credentials {
+		// Pages that may read with the user's cookies may send with them. The
+		// others are given no cookies by browsers: a request of theirs that has
+		// some was not made by the rules of CORS.
+		trusted = slices.Concat(trusted, config.CORS.Origins)
+	}
+	origins, err := originGuard(trusted)
 	if err != nil {
 		return nil, fmt.Errorf("trusted origins: %w", err)
 	}
@@ -130,7 +135,9 @@ func (a *API) table() []route {
 
 // match finds the route of a request. allowed are the methods of its path.
 func (a *API) match(r *http.Request) (found *route, allowed []string) {
-	path, ok := strings.CutPrefix(r.URL.Path, a.config.BasePath)
+	// As it was sent: no route has a character that needs an escape, and a proxy
+	// that admits paths by their text must not see another one than we do.
+	path, ok := strings.CutPrefix(r.URL.EscapedPath(), a.config.BasePath)
 	if !ok {
 		return nil, nil
 	}
@@ -144,6 +151,9 @@ func (a *API) match(r *http.Request) (found *route, allowed []string) {
 			continue
 		}
 		allowed = append(allowed, rt.method)
+		if rt.method == http.MethodGet {
+			allowed = append(allowed, http.MethodHead)
+		}
 		if rt.method == method {
 			found = rt
 		}
@@ -170,13 +180,13 @@ func (rt *route) matches(r *http.Request, path string) bool {
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = a.beginRequest(w, r)
 	a.config.Headers.set(w, r)
+	w.Header().Set("Cache-Control", "no-store")
 	defer func() {
 		if v := recover(); v != nil {
 			if v == http.ErrAbortHandler { //nolint:errorlint // a sentinel that is compared, as net/http does
 				panic(v)
 			}
-			a.config.Logger.Error("a route panicked", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
-			a.fail(w, r, fmt.Errorf("panic: %v", v))
+			a.fail(w, r, &panicError{value: v, stack: debug.Stack()})
 		}
 	}()
 	if a.config.CORS.apply(w, r) {
@@ -197,7 +207,11 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *API) serve(rt *route, w http.ResponseWriter, r *http.Request) error {
-	if !safeMethod(r.Method) && a.carriesCookie(r) && a.config.CSRF && (a.origins.Check(r) != nil || simple(r)) {
+	carries, err := a.carriesCookie(r)
+	if err != nil {
+		return err
+	}
+	if !safeMethod(r.Method) && carries && a.config.CSRF && (a.origins.Check(r) != nil || simple(r)) {
 		a.report(r.Context(), event.CrossOriginRefused, event.Failure, "", "route")
 		return errCSRF
 	}
@@ -205,39 +219,22 @@ func (a *API) serve(rt *route, w http.ResponseWriter, r *http.Request) error {
 }
 
 // carriesCookie reports whether the request brings a cookie that authenticates.
-func (a *API) carriesCookie(r *http.Request) bool {
-	if !a.cookieTransport() {
-		return false
+// The error is [cookies.ErrDuplicate] for two of our cookies of one name, also
+// on routes that would not look at them.
+func (a *API) carriesCookie(r *http.Request) (carries bool, err error) {
+	if !a.cookieTransport() || len(r.Header["Cookie"]) == 0 {
+		return false, nil
 	}
 	secure := a.secure(r)
-	for _, kind := range []cookies.Kind{cookies.Access, cookies.Refresh} {
-		if v, err := a.config.Jar.Read(r, kind, secure); v != "" || err != nil {
-			return true
+	for _, kind := range []cookies.Kind{cookies.Access, cookies.Refresh, cookies.Device} {
+		v, err := a.config.Jar.Read(r, kind, secure)
+		if err != nil {
+			return false, err
 		}
+		carries = carries || (v != "" && kind != cookies.Device)
 	}
-	return false
+	return carries, nil
 }
-
-const requestIDHeader = "X-Request-Id"
-
-// beginRequest gives the request an id, in the answer's header, and describes
-// it in the context for events.
-func (a *API) beginRequest(w http.ResponseWriter, r *http.Request) *http.Request {
-	id := requestID(w)
-	if id == "" {
-		var raw [8]byte
-		_, _ = rand.Read(raw[:]) // never fails: see crypto/rand.Read
-		id = hex.EncodeToString(raw[:])
-		w.Header().Set(requestIDHeader, id)
-	}
-	agent := r.UserAgent()
-	return r.WithContext(event.WithRequest(r.Context(), event.Request{
-		ID: id, IP: clientAddress(r, a.config.TrustedProxies).String(), Method: r.Method, Path: r.URL.Path,
-		UserAgent: strings.ToValidUTF8(agent[:min(len(agent), 256)], ""),
-	}))
-}
-
-func requestID(w http.ResponseWriter) string { return w.Header().Get(requestIDHeader) }
 
 func (a *API) report(ctx context.Context, kind event.Type, result event.Result, userID, reason string) {
 	a.config.Events.Record(ctx, event.Event{

@@ -9,7 +9,9 @@ import (
 	"mime"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -60,7 +62,48 @@ func parseBody(raw []byte, into fields) error {
 		bad.Detail = "There is something after the end of the JSON body."
 		return bad
 	}
+	if !paired(raw) {
+		bad.Detail = "The body holds half of a surrogate pair."
+		return bad
+	}
 	return assign(raw, into)
+}
+
+// paired reports whether every surrogate that valid JSON escapes has its other
+// half (RFC 8259 section 8.2). The decoder would turn each half into U+FFFD, so
+// that passwords that differ would become the same.
+func paired(raw []byte) bool {
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		i++ // a backslash of valid JSON stands in a string, before something
+		if raw[i] != 'u' {
+			continue
+		}
+		first := escaped(raw[i-1:])
+		i += 4
+		if !utf16.IsSurrogate(first) {
+			continue
+		}
+		if utf16.DecodeRune(first, escaped(raw[i+1:])) == utf8.RuneError {
+			return false
+		}
+		i += 6
+	}
+	return true
+}
+
+// escaped returns the value of the \uXXXX that raw begins with, -1 without one.
+func escaped(raw []byte) rune {
+	if len(raw) < 6 || raw[0] != '\\' || raw[1] != 'u' {
+		return -1
+	}
+	v, err := strconv.ParseInt(string(raw[2:6]), 16, 32)
+	if err != nil {
+		return -1
+	}
+	return rune(v)
 }
 
 // isJSON reports whether the content type is JSON in UTF-8.
@@ -99,7 +142,7 @@ func checkNames(dec *json.Decoder, depth int) error {
 			}
 			text, ok := name.(string)
 			if !ok || seen[text] {
-				return fmt.Errorf("the name %q comes twice", name)
+				return fmt.Errorf("the name %q comes twice", clip(text, maxEcho))
 			}
 			seen[text] = true
 		}
@@ -117,7 +160,7 @@ func assign(raw json.RawMessage, into fields) error {
 	var wrong []FieldProblem
 	collect("", raw, into, func(path, message string) {
 		// A name that the client made up is shown, and not at any length.
-		wrong = append(wrong, FieldProblem{Path: strings.ToValidUTF8(path[:min(len(path), 100)], ""), Message: message})
+		wrong = append(wrong, FieldProblem{Path: clip(path, maxEcho), Message: message})
 	})
 	if len(wrong) == 0 {
 		return nil
@@ -128,8 +171,12 @@ func assign(raw json.RawMessage, into fields) error {
 	return p
 }
 
-// maxProblems bounds what an answer says about a request.
-const maxProblems = 20
+const (
+	// maxProblems bounds what an answer says about a request.
+	maxProblems = 20
+	// maxEcho bounds, in bytes, what an answer repeats of a name.
+	maxEcho = 100
+)
 
 func collect(prefix string, raw json.RawMessage, into fields, fault func(path, message string)) {
 	var members map[string]json.RawMessage

@@ -34,10 +34,13 @@ func bearer(r *http.Request) (string, error) {
 	if token == "" {
 		return "", errBadBearer
 	}
-	for i := range len(token) {
-		c := token[i]
-		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
-		if !letter && (c < '0' || c > '9') && !strings.ContainsRune("-._~+/=", rune(c)) {
+	// b64token: "=" is padding and stands at the end only.
+	body := strings.TrimRight(token, "=")
+	if body == "" {
+		return "", errBadBearer
+	}
+	for i := range len(body) {
+		if c := body[i]; !alphanumeric(c) && strings.IndexByte("-._~+/", c) < 0 {
 			return "", errBadBearer
 		}
 	}
@@ -71,7 +74,10 @@ func (a *API) credential(r *http.Request) (string, authz.Credential, error) {
 	}
 }
 
-var errNoBearer = invalidRequest("Authorization", "this app takes tokens in cookies only")
+var (
+	errNoBearer      = invalidRequest("Authorization", "this app takes tokens in cookies only")
+	errNoBodyRefresh = invalidRequest("refresh_token", "this app takes tokens in cookies only")
+)
 
 func (a *API) cookieTransport() bool { return a.config.Transport != TransportBearer }
 
@@ -90,7 +96,7 @@ func (a *API) authenticate(r *http.Request, strict bool) (*authz.Principal, erro
 	if text == "" {
 		return nil, errUnauthenticated
 	}
-	if how == authz.CredentialCookie && !safeMethod(r.Method) && a.crossOrigin(r) {
+	if how == authz.CredentialCookie && a.crossOrigin(r) {
 		a.report(r.Context(), event.CrossOriginRefused, event.Failure, "", "guard")
 		return nil, errCSRF
 	}

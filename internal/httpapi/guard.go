@@ -3,10 +3,9 @@ package httpapi
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/mandate-auth/mandate/authz"
@@ -20,22 +19,37 @@ import (
 type Guard struct {
 	api   *API
 	check func(*http.Request) (*authz.Principal, error)
+	// silent guards do not ask who is calling: what a guard around them has
+	// found out stays.
+	silent bool
 }
 
 // errZeroGuard is what a Guard that nobody made answers.
 var errZeroGuard = errors.New("the zero value of Guard refuses everything")
 
 // Check returns who is calling, or why the request is refused, for services
-// that use no middleware. Under [API.Optional] the principal can be nil.
-func (g *Guard) Check(r *http.Request) (p *authz.Principal, err error) {
+// that use no middleware. Under [API.Optional] and [API.RequireTLS] the
+// principal can be nil. The error is a [*Problem] of the caller's own.
+func (g *Guard) Check(r *http.Request) (*authz.Principal, error) {
+	p, err := g.run(r)
+	if err == nil {
+		return p, nil
+	}
+	var broken *panicError
+	if errors.As(err, &broken) {
+		g.api.logFailure(r, AsProblem(err)) // nobody else will
+	}
+	return nil, err
+}
+
+func (g *Guard) run(r *http.Request) (p *authz.Principal, err error) {
 	if g == nil || g.check == nil {
 		return nil, AsProblem(errZeroGuard)
 	}
 	// A defect in a guard refuses the request; it does not let it through.
 	defer func() {
 		if v := recover(); v != nil {
-			g.api.config.Logger.Error("a guard panicked", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
-			p, err = nil, AsProblem(fmt.Errorf("panic in a guard: %v", v))
+			p, err = nil, AsProblem(&panicError{value: v, stack: debug.Stack()})
 		}
 	}()
 	p, err = g.check(r)
@@ -49,14 +63,12 @@ func (g *Guard) Check(r *http.Request) (p *authz.Principal, err error) {
 // principal in the context, and answers all others.
 func (g *Guard) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p, err := g.Check(r)
+		p, err := g.run(r)
 		if err != nil {
 			g.refuse(w, r, err) //nolint:contextcheck // the request carries its context
 			return
 		}
-		if p != nil {
-			// A guard that does not ask who is calling leaves what another one around
-			// it has found out.
+		if !g.silent {
 			r = r.WithContext(WithPrincipal(r.Context(), p))
 		}
 		next.ServeHTTP(w, r)
@@ -72,6 +84,7 @@ func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	r = g.api.beginRequest(w, r)
+	g.api.config.Headers.fill(w, r)
 	p := AsProblem(err)
 	g.api.report(r.Context(), event.AccessDenied, event.Failure, "", p.Code)
 	g.api.fail(w, r, p)
@@ -151,26 +164,29 @@ func (a *API) RequireFresh(maxAge time.Duration) *Guard {
 }
 
 // RequireTLS asks for HTTPS, to this process or to a trusted proxy. It asks for
-// no principal: combine it by All.
+// no principal: combine it by All, or put it inside or around another guard.
 func (a *API) RequireTLS() *Guard {
-	return a.guard(func(r *http.Request) (*authz.Principal, error) {
+	g := a.guard(func(r *http.Request) (*authz.Principal, error) {
 		if !encrypted(r, a.config.TrustedProxies) {
 			return nil, refuse(CodeTLSRequired)
 		}
 		return nil, nil //nolint:nilnil // it says nothing about who is calling
 	})
+	g.silent = true
+	return g
 }
 
 // All passes what every guard passes. The principal is that of the last guard
 // that names one.
 func (a *API) All(guards ...*Guard) *Guard {
-	return a.guard(func(r *http.Request) (*authz.Principal, error) {
+	guards = slices.Clone(guards)
+	all := a.guard(func(r *http.Request) (*authz.Principal, error) {
 		if len(guards) == 0 {
 			return nil, errZeroGuard
 		}
 		var found *authz.Principal
 		for _, g := range guards {
-			p, err := g.Check(r)
+			p, err := g.run(r)
 			if err != nil {
 				return nil, err
 			}
@@ -180,6 +196,8 @@ func (a *API) All(guards ...*Guard) *Guard {
 		}
 		return found, nil
 	})
+	all.silent = !slices.ContainsFunc(guards, func(g *Guard) bool { return g == nil || !g.silent })
+	return all
 }
 
 // Optional passes what guard passes, and requests without a valid credential as
@@ -189,8 +207,8 @@ func (a *API) Optional(guard *Guard) *Guard {
 	if guard == nil {
 		guard = a.RequireUser()
 	}
-	return a.guard(func(r *http.Request) (*authz.Principal, error) {
-		p, err := guard.Check(r)
+	optional := a.guard(func(r *http.Request) (*authz.Principal, error) {
+		p, err := guard.run(r)
 		if err == nil {
 			return p, nil
 		}
@@ -201,6 +219,8 @@ func (a *API) Optional(guard *Guard) *Guard {
 			return nil, err
 		}
 	})
+	optional.silent = guard.silent
+	return optional
 }
 
 var errForbidden = refuse(CodeForbidden)

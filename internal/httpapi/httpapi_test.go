@@ -1,12 +1,27 @@
 package httpapi
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/cookies"
+	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/users"
 )
 
 func prefixes(list ...string) []netip.Prefix {
@@ -38,6 +53,11 @@ func TestClientAddress(t *testing.T) {
 		{"garbage before", "10.0.0.1:1", []string{"garbage, 198.51.100.1"}, trusted, "198.51.100.1", "198.51.100.1"},
 		{"only proxies", "10.0.0.1:1", []string{"10.0.0.3, 10.0.0.2"}, trusted, "10.0.0.3", "10.0.0.3"},
 		{"empty header", "10.0.0.1:1", []string{""}, trusted, "10.0.0.1", "10.0.0.1"},
+		{"unbalanced brackets", "10.0.0.1:1", []string{"]198.51.100.1["}, trusted, "10.0.0.1", "10.0.0.1"},
+		{"IPv4 in brackets", "10.0.0.1:1", []string{"[198.51.100.1]"}, trusted, "10.0.0.1", "10.0.0.1"},
+		{"an empty header last", "10.0.0.1:1", []string{"198.51.100.1", ""}, trusted, "10.0.0.1", "10.0.0.1"},
+		{"a name", "10.0.0.1:1", []string{"unknown"}, trusted, "10.0.0.1", "10.0.0.1"},
+		{"more proxies than anybody has", "10.0.0.1:1", []string{"198.51.100.1" + strings.Repeat(",10.0.0.2", 40)}, trusted, "10.0.0.2", "10.0.0.2"},
 		{"with a port", "10.0.0.1:1", []string{"198.51.100.1:4711"}, trusted, "198.51.100.1", "198.51.100.1"},
 		{"IPv6", "[2001:db8:1:2:3::4%eth0]:1", nil, trusted, "2001:db8:1:2:3::4", "2001:db8:1:2::/64"},
 		{"IPv6 in brackets", "10.0.0.1:1", []string{"[2001:DB8:1:2:3::4]"}, trusted, "2001:db8:1:2:3::4", "2001:db8:1:2::/64"},
@@ -98,6 +118,11 @@ func TestBearer(t *testing.T) {
 		{[]string{"Bearer a,b"}, "", true},
 		{[]string{"Bearer a\tb"}, "", true},
 		{[]string{"Bearer é"}, "", true},
+		{[]string{"Bearer a=b"}, "", true},
+		{[]string{"Bearer ="}, "", true},
+		{[]string{"Bearer ab=="}, "ab==", false},
+		{[]string{"Bearer\tabc"}, "", false},
+		{[]string{"Bearerabc"}, "", false},
 		{[]string{"Bearer a", "Bearer a"}, "", true},
 		{[]string{"Basic a", "Bearer a"}, "", true},
 	} {
@@ -158,7 +183,18 @@ func FuzzBody(f *testing.F) {
 	for _, s := range []string{`{"email":"a","device":{"id":"x"}}`, `{"email":{"$ne":""}}`, `{"a":1,"a":2}`, `[[[[`, `{"profile":{"a":null}}`, "\xff"} {
 		f.Add([]byte(s))
 	}
+	f.Add([]byte(`{"email":"\ud83d\ude00\\ud800"}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
+		if json.Valid(raw) && utf8.Valid(raw) && paired(raw) && !bytes.Contains(raw, []byte("\ufffd")) && !bytes.Contains(bytes.ToLower(raw), []byte(`\ufffd`)) {
+			var decoded any
+			again, err := []byte(nil), json.Unmarshal(raw, &decoded)
+			if err == nil {
+				again, err = json.Marshal(decoded)
+			}
+			if err == nil && bytes.Contains(again, []byte("\ufffd")) {
+				t.Errorf("%q: half a surrogate pair went through", raw)
+			}
+		}
 		var email, id string
 		var profile map[string]any
 		err := parseBody(raw, fields{"email": &email, "profile": &profile, "device": fields{"id": &id}})
@@ -167,6 +203,145 @@ func FuzzBody(f *testing.F) {
 			t.Errorf("parseBody(%q) = %v", raw, err)
 		}
 	})
+}
+
+// A client decides how long the list is: reading its end must not cost more for
+// what stands before.
+func TestClientAddressReadsTheEndOnly(t *testing.T) {
+	trusted := prefixes("10.0.0.0/8")
+	r := &http.Request{RemoteAddr: "10.0.0.1:1", Header: http.Header{"X-Forwarded-For": {strings.Repeat(",", 1<<16) + "198.51.100.1"}}}
+	if n := testing.AllocsPerRun(100, func() { clientAddress(r, trusted) }); n != 0 {
+		t.Errorf("%v allocations for a long list", n)
+	}
+}
+
+// Half a surrogate pair is no character; decoded it would be the same as any
+// other half, and passwords that differ would open one account.
+func TestSurrogates(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]string{
+		`{"email":"\ud83d\ude00"}`:       "😀",
+		`{"email":"\uD83D\uDE00x"}`:      "😀x",
+		`{"email":"\\ud800"}`:            `\ud800`,
+		`{"email":"\\\\ud800"}`:          `\\ud800`,
+		`{"email":"\ufffd"}`:             "\ufffd",
+		`{"email":"\ud800"}`:             "",
+		`{"email":"\udc00"}`:             "",
+		`{"email":"\ude00\ud83d"}`:       "",
+		`{"email":"\ud83dx\ude00"}`:      "",
+		`{"email":"\ud83d\\ude00"}`:      "",
+		`{"email":"\\\ud800"}`:           "",
+		`{"email":"x\ud800\u0041"}`:      "",
+		`{"email":"x","\ud800":1}`:       "",
+		`{"email":"\ud83d\ude00\ud83d"}`: "",
+	} {
+		var email string
+		err := parseBody([]byte(body), fields{"email": &email})
+		if (err == nil) != (want != "") || email != want {
+			t.Errorf("%s: %q, %v, want %q", body, email, err, want)
+		}
+	}
+}
+
+// What a client wrote is repeated to some length only.
+func TestRefusalsRepeatLittle(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("é", 10_000)
+	for _, body := range []string{`{"` + long + `":1,"` + long + `":1}`, `{"` + long + `":1}`, `{"device":{"` + long + `":1}}`} {
+		var id string
+		p := AsProblem(parseBody([]byte(body), fields{"device": fields{"id": &id}}))
+		raw, err := json.Marshal(p)
+		if err != nil || len(raw) > 1000 || !utf8.Valid(raw) {
+			t.Errorf("%d bytes, %v", len(raw), err)
+		}
+	}
+}
+
+// bare is an API with one route and nothing behind it.
+func bare(logs io.Writer, serve func(http.ResponseWriter, *http.Request) error) *API {
+	a := &API{config: Config{
+		App: "shop", BasePath: "/auth", Transport: TransportBearer, Events: event.Discard{}, Now: time.Now,
+		Logger: slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelInfo})),
+	}}
+	a.routes = []route{{http.MethodGet, "/x", true, serve}}
+	return a
+}
+
+func get(a http.Handler) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/auth/x", nil))
+	return w
+}
+
+// A defect denies, says nothing, and can be found by the request id.
+func TestPanicsAreFoundByRequestID(t *testing.T) {
+	t.Parallel()
+	broken := func() error { panic("canary") }
+	var logs bytes.Buffer
+	a := bare(&logs, func(http.ResponseWriter, *http.Request) error { return broken() })
+	guard := a.guard(func(*http.Request) (*authz.Principal, error) { return nil, broken() })
+	for name, h := range map[string]http.Handler{
+		"route": a, "guard": guard.Handler(http.NotFoundHandler()), "guard in All": a.All(guard).Handler(http.NotFoundHandler()),
+		"guard in Optional": a.Optional(guard).Handler(http.NotFoundHandler()),
+	} {
+		logs.Reset()
+		w := get(h)
+		id := w.Header().Get("X-Request-Id")
+		if w.Code != 500 || strings.Contains(w.Body.String(), "canary") || id == "" {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+		if text := logs.String(); strings.Count(text, "level=ERROR") != 1 || !strings.Contains(text, "request_id="+id) || !strings.Contains(text, "panic: canary") || !strings.Contains(text, "TestPanicsAreFoundByRequestID") {
+			t.Errorf("%s: logged %s", name, text)
+		}
+	}
+	logs.Reset()
+	if p, err := guard.Check(httptest.NewRequest(http.MethodGet, "/", nil)); p != nil || AsProblem(err).Code != CodeInternal || strings.Count(logs.String(), "panic: canary") != 1 {
+		t.Errorf("Check: %v, %v, logged %s", p, err, logs.String())
+	}
+}
+
+// The sentinel that ends a connection goes through.
+func TestAbortGoesThrough(t *testing.T) {
+	t.Parallel()
+	defer func() {
+		if v := recover(); v != http.ErrAbortHandler { //nolint:errorlint // what was panicked with, not an error that was returned
+			t.Errorf("recovered %v", v)
+		}
+	}()
+	get(bare(io.Discard, func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) }))
+}
+
+// What the layers below report, and what a client is told of it.
+func TestAnswersToErrors(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err    error
+		status int
+		code   string
+		retry  string
+		logged bool
+	}{
+		{fmt.Errorf("read: %w: %w", store.ErrUnavailable, context.DeadlineExceeded), 503, CodeUnavailable, "1", true},
+		{fmt.Errorf("read: %w", context.Canceled), 503, CodeUnavailable, "1", false},
+		{context.DeadlineExceeded, 503, CodeUnavailable, "1", true},
+		{users.ErrBusy, 503, CodeUnavailable, "1", true},
+		{tokens.ErrStale, 503, CodeUnavailable, "1", true},
+		{&users.LockedError{RetryAfter: 1500 * time.Millisecond}, 429, CodeAccountLocked, "2", false},
+		{&users.LockedError{}, 429, CodeAccountLocked, "1", false},
+		{&users.FieldError{Field: "x", Code: "of another version", Message: "y"}, 422, CodeInvalidField, "", false},
+		{cookies.ErrTooLarge, 500, CodeInternal, "", true},
+		{errors.New("canary"), 500, CodeInternal, "", true},
+	} {
+		var logs bytes.Buffer
+		w := get(bare(&logs, func(http.ResponseWriter, *http.Request) error { return tt.err }))
+		var p Problem
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != tt.status || p.Code != tt.code || w.Header().Get("Retry-After") != tt.retry {
+			t.Errorf("%v: %d %s, Retry-After %q", tt.err, w.Code, w.Body, w.Header().Get("Retry-After"))
+		}
+		if strings.Contains(w.Body.String(), "canary") || (logs.Len() > 0) != tt.logged {
+			t.Errorf("%v: answered %s, logged %q", tt.err, w.Body, logs.String())
+		}
+	}
 }
 
 func FuzzClientAddress(f *testing.F) {

@@ -4,12 +4,14 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -162,14 +164,29 @@ var conditions = []struct {
 	{tokens.ErrExpired, CodeTokenExpired},
 	{tokens.ErrRevoked, CodeTokenRevoked},
 	{cookies.ErrDuplicate, CodeInvalidRequest},
+	// Whoever waited has gone, or has no time left. Last: what else an error
+	// says counts more.
+	{context.Canceled, CodeUnavailable},
+	{context.DeadlineExceeded, CodeUnavailable},
 }
 
-// AsProblem returns err as a client sees it. What is not known is an internal
-// error with a constant text.
+// panicError is a defect that was caught.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// AsProblem returns err as a client sees it, in a value of the caller's own.
+// What is not known is an internal error with a constant text.
 func AsProblem(err error) *Problem {
 	var p *Problem
 	if errors.As(err, &p) {
-		return p
+		// The package's own problems are shared by all requests.
+		own := *p
+		own.Errors = slices.Clone(p.Errors)
+		return &own
 	}
 	var field *users.FieldError
 	if errors.As(err, &field) {
@@ -200,29 +217,44 @@ func AsProblem(err error) *Problem {
 
 // fail answers with the problem that err is.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
-	// A copy: problems of guards are shared by requests.
-	p := *AsProblem(err)
+	p := AsProblem(err)
 	p.RequestID = requestID(w)
-	if p.Status >= 500 && p.cause != nil {
-		a.config.Logger.LogAttrs(r.Context(), slog.LevelError, "request failed",
-			slog.String("app", a.config.App), slog.String("request_id", p.RequestID), slog.String("code", p.Code), slog.Any("error", p.cause))
-	}
+	a.logFailure(r, p)
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	if p.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", a.challenge(p.Code))
 	}
-	if p.Status == http.StatusServiceUnavailable && p.RetryAfter == 0 {
+	if (p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests) && p.RetryAfter <= 0 {
 		p.RetryAfter = time.Second
 	}
 	if p.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
 	}
 	if a.config.OnError != nil {
-		a.config.OnError(w, r, &p)
+		a.config.OnError(w, r, p)
 		return
 	}
-	WriteProblem(w, &p)
+	WriteProblem(w, p)
+}
+
+// logFailure logs what a client is not told: why something failed on our side.
+func (a *API) logFailure(r *http.Request, p *Problem) {
+	if p.Status < http.StatusInternalServerError || p.cause == nil {
+		return
+	}
+	level := slog.LevelError
+	if errors.Is(p.cause, context.Canceled) {
+		level = slog.LevelDebug // anybody can hang up, as often as they like
+	}
+	attrs := []slog.Attr{
+		slog.String("app", a.config.App), slog.String("request_id", p.RequestID), slog.String("code", p.Code), slog.Any("error", p.cause),
+	}
+	var broken *panicError
+	if errors.As(p.cause, &broken) {
+		attrs = append(attrs, slog.String("stack", string(broken.stack)))
+	}
+	a.config.Logger.LogAttrs(r.Context(), level, "request failed", attrs...)
 }
 
 // challenge is the WWW-Authenticate of a refusal (RFC 6750 section 3): without
@@ -240,6 +272,7 @@ func (a *API) challenge(code string) string {
 
 // WriteProblem writes p as application/problem+json.
 func WriteProblem(w http.ResponseWriter, p *Problem) {
+	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // the client may be gone

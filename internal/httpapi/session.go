@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/mandate-auth/mandate/authz"
@@ -43,7 +44,7 @@ func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
 		return errUnauthenticated
 	}
 	if t == TransportBearer && a.config.Transport == TransportCookie {
-		return errNoBearer
+		return errNoBodyRefresh
 	}
 	s, err := a.config.Sessions.Refresh(r.Context(), token, a.device(r, "", ""))
 	if err != nil {
@@ -78,7 +79,7 @@ func (a *API) logout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	access, _, err := a.credential(r)
+	access, how, err := a.credential(r)
 	if err != nil {
 		return err
 	}
@@ -90,7 +91,7 @@ func (a *API) logout(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if access != "" {
-		if err := a.endByAccess(r, access, t == TransportCookie || token != ""); err != nil {
+		if err := a.endByAccess(r, access, how == authz.CredentialCookie || token != ""); err != nil {
 			return err
 		}
 	}
@@ -102,7 +103,7 @@ func (a *API) logout(w http.ResponseWriter, r *http.Request) error {
 }
 
 // endByAccess ends the session of an access token. lenient ignores a token that
-// means nothing, beside one that did.
+// means nothing: a cookie that is simply cleared, or one beside a token that did.
 func (a *API) endByAccess(r *http.Request, access string, lenient bool) error {
 	v, err := a.config.Tokens.VerifyEnded(access)
 	if err != nil {
@@ -234,7 +235,12 @@ func (a *API) endSessions(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	switch all := r.URL.Query().Get("all"); all {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil || len(query["all"]) > 1 {
+		// Which of two values counts must not depend on who reads them.
+		return invalidRequest("all", "must be given once, as true or false")
+	}
+	switch query.Get("all") {
 	case "", "false":
 		err = a.config.Sessions.EndOthers(r.Context(), p.ID, p.SessionID, "ended_by_user")
 	case "true":

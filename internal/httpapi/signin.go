@@ -110,6 +110,9 @@ func (a *API) register(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := a.replace(r, t); err != nil {
+		return err
+	}
 	g, err := a.Start(r.Context(), user.ID, nil, a.device(r, o.deviceID, o.deviceName), o.remember)
 	if err != nil {
 		return err
@@ -140,7 +143,7 @@ func (a *API) login(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	g, err := a.Login(r.Context(), c, a.device(r, o.deviceID, o.deviceName), o.remember)
+	g, err := a.signIn(r.Context(), c, a.device(r, o.deviceID, o.deviceName), o.remember, func() error { return a.replace(r, t) })
 	if err != nil {
 		return err
 	}
@@ -153,10 +156,19 @@ func (a *API) login(w http.ResponseWriter, r *http.Request) error {
 // epoch is still the same. Whoever disables the user or changes the password in
 // between makes it start again.
 func (a *API) Login(ctx context.Context, c users.Credentials, d sessions.Device, remember bool) (*Grant, error) {
+	return a.signIn(ctx, c, d, remember, func() error { return nil })
+}
+
+// signIn is Login with something to be done once the password has been proved
+// and before the session begins.
+func (a *API) signIn(ctx context.Context, c users.Credentials, d sessions.Device, remember bool, proved func() error) (*Grant, error) {
 	var err error
 	for range signInAttempts {
 		var proof *users.Proof
 		if proof, err = a.config.Users.Authenticate(ctx, c); err != nil {
+			return nil, err
+		}
+		if err = proved(); err != nil {
 			return nil, err
 		}
 		var g *Grant
@@ -242,6 +254,9 @@ func (a *API) ofDevice(w http.ResponseWriter, r *http.Request, find func(context
 	if err != nil {
 		return err
 	}
+	if err := a.replace(r, t); err != nil {
+		return err
+	}
 	g, err := a.Start(r.Context(), user.ID, nil, a.device(r, o.deviceID, o.deviceName), o.remember)
 	if err != nil {
 		return err
@@ -267,6 +282,25 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, status int, t Trans
 	}
 	write(w, status, out)
 	return nil
+}
+
+// replace ends the session that the browser had before a sign-in by cookie (ASVS
+// 7.2.4): its cookies are about to be overwritten, so nobody could sign it out
+// any more. Whoever had planted it is left with nothing. It comes before the new
+// session, which would push another device out of the limit otherwise.
+func (a *API) replace(r *http.Request, t Transport) error {
+	if t != TransportCookie {
+		return nil
+	}
+	old, err := a.config.Jar.Read(r, cookies.Refresh, a.secure(r))
+	if err != nil || old == "" {
+		return err
+	}
+	err = a.config.Sessions.EndByToken(r.Context(), old, "replaced")
+	if is(err, sessions.ErrNotFound, sessions.ErrTokenInvalid) {
+		return nil
+	}
+	return err
 }
 
 func (a *API) tokens(s *sessions.Issued, access *tokens.Issued) *answer {

@@ -28,14 +28,25 @@ func SecurityHeaders(c HeaderConfig, next http.Handler) http.Handler {
 	})
 }
 
-func (c *HeaderConfig) set(w http.ResponseWriter, r *http.Request) {
+func (c *HeaderConfig) set(w http.ResponseWriter, r *http.Request) { c.each(r, w.Header().Set) }
+
+// fill sets the headers that the service has not set itself.
+func (c *HeaderConfig) fill(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	c.each(r, func(name, value string) {
+		if h.Get(name) == "" {
+			h.Set(name, value)
+		}
+	})
+}
+
+func (c *HeaderConfig) each(r *http.Request, put func(name, value string)) {
 	if !c.Enabled {
 		return
 	}
-	h := w.Header()
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Content-Security-Policy", "frame-ancestors "+c.FrameAncestors)
-	h.Set("Referrer-Policy", c.ReferrerPolicy)
+	put("X-Content-Type-Options", "nosniff")
+	put("Content-Security-Policy", "frame-ancestors "+c.FrameAncestors)
+	put("Referrer-Policy", c.ReferrerPolicy)
 	if c.HSTSMaxAge > 0 && encrypted(r, c.TrustedProxies) {
 		value := "max-age=" + strconv.Itoa(int(c.HSTSMaxAge.Seconds()))
 		if c.HSTSIncludeSubdomains {
@@ -44,7 +55,7 @@ func (c *HeaderConfig) set(w http.ResponseWriter, r *http.Request) {
 		if c.HSTSPreload {
 			value += "; preload"
 		}
-		h.Set("Strict-Transport-Security", value)
+		put("Strict-Transport-Security", value)
 	}
 }
 
@@ -94,11 +105,11 @@ func (c *CORSConfig) allows(origin string) bool {
 	return origin != "" && (slices.Contains(c.Origins, "*") || slices.Contains(c.Origins, origin))
 }
 
-// originGuard returns the check of the origin of state-changing requests. The
-// origins that may read answers may send requests too; "*" may not.
-func originGuard(trusted, cors []string) (*http.CrossOriginProtection, error) {
+// originGuard returns the check of the origin of state-changing requests. "*"
+// is no origin: it trusts nobody.
+func originGuard(trusted []string) (*http.CrossOriginProtection, error) {
 	guard := http.NewCrossOriginProtection()
-	for _, origin := range slices.Concat(trusted, cors) {
+	for _, origin := range trusted {
 		if origin == "*" {
 			continue
 		}
@@ -112,7 +123,17 @@ func originGuard(trusted, cors []string) (*http.CrossOriginProtection, error) {
 // crossOrigin reports whether the request changes state and comes from an
 // origin that is neither ours nor trusted.
 func (a *API) crossOrigin(r *http.Request) bool {
-	return a.config.CSRF && a.origins.Check(r) != nil
+	if !a.config.CSRF {
+		return false
+	}
+	if safeMethod(r.Method) && len(r.Header["Upgrade"]) > 0 {
+		// A WebSocket begins as a GET that any page may make the browser send with
+		// its cookies, and whoever opened it may read and write (CWE-1385).
+		opening := *r
+		opening.Method = http.MethodPost
+		return a.origins.Check(&opening) != nil
+	}
+	return a.origins.Check(r) != nil
 }
 
 // safeMethod reports whether the method changes nothing.
