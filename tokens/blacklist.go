@@ -84,8 +84,8 @@ func (b *Blacklist) Check(ctx context.Context, v *Verified) error {
 	if v == nil || v.claims.subject == "" {
 		return ErrInvalid
 	}
-	if b.feed.Age() > b.maxStaleness {
-		if err := b.feed.renew(ctx); err != nil {
+	if b.feed.follow.Age() > b.maxStaleness {
+		if err := b.feed.follow.Renew(ctx); err != nil {
 			return fmt.Errorf("%w: %w: %w", ErrStale, store.ErrUnavailable, err)
 		}
 	}

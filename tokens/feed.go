@@ -2,8 +2,6 @@ package tokens
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -12,25 +10,9 @@ import (
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo"
 	"go.mongodb.org/mongo-driver/mongo/options"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/mandate-auth/mandate/internal/store"
-)
-
-const (
-	// overlap is how far back a poll reads again: writes of one moment do not
-	// become visible in the order of their dates.
-	overlap = 10 * time.Second
-	// reloadInterval is how often everything is read again, whatever the stream
-	// or the polls said.
-	reloadInterval = time.Minute
-	// streamRetry is how long the feed polls before it tries a change stream
-	// that failed again.
-	streamRetry = 10 * time.Second
-	// streamAwait is how long the server waits for events before it answers
-	// with none. Each answer is a sign of life, so it must stay well below
-	// every MaxStaleness.
-	streamAwait = 250 * time.Millisecond
+	"github.com/mandate-auth/mandate/internal/store/follow"
 )
 
 // FeedConfig configures a [Feed].
@@ -52,20 +34,11 @@ type FeedConfig struct {
 type Feed struct {
 	coll   *mongo.Collection
 	config FeedConfig
-	start  time.Time // the monotonic clock's zero
+	follow *follow.Follower
 
 	views   sync.Map     // slug to *view
-	fresh   atomic.Int64 // since start: when the newest complete read began
-	loaded  atomic.Bool
-	stream  atomic.Bool // whether a change stream is followed now
-	highest atomic.Int64
-	// interval is the time between two polls; it only ever shrinks.
-	interval atomic.Int64
-	renewal  singleflight.Group
-
-	cancel context.CancelFunc
-	ended  sync.WaitGroup
-	ttl    bool
+	highest atomic.Int64 // the newest revoked_at, in milliseconds
+	ttl     bool
 }
 
 // Indexes returns the indexes of a blacklist collection.
@@ -88,41 +61,33 @@ func NewFeed(ctx context.Context, coll *mongo.Collection, config FeedConfig) (*F
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
-	f := &Feed{coll: coll, config: config, start: monotonic()}
-	f.interval.Store(int64(config.PollInterval))
+	f := &Feed{coll: coll, config: config}
 	var err error
 	if f.ttl, err = store.Indexes(ctx, coll, blacklistIndexes()); err != nil {
 		return nil, err
 	}
-	if err := f.load(ctx); err != nil {
+	f.follow, err = follow.Start(ctx, follow.Config{
+		Collection: coll, Name: "revocations", Load: f.load, Poll: f.poll, Apply: f.applyRaw,
+		PollInterval: config.PollInterval, DisableChangeStream: config.DisableChangeStream, Logger: config.Logger,
+	})
+	if err != nil {
 		return nil, err
 	}
-	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	f.cancel = cancel
-	f.ended.Go(func() { f.run(run) })
 	return f, nil
 }
 
-// monotonic reads the process's own clock. The age of knowledge is measured by
-// it and not by the injected clock: a clock that is set back would make stale
-// knowledge look fresh.
-func monotonic() time.Time {
-	return time.Now() //nolint:forbidigo // the monotonic reading is what is wanted
-}
-
-func (f *Feed) elapsed() time.Duration { return monotonic().Sub(f.start) }
-
 // Close stops following the collection and waits for the goroutine, or for ctx.
-func (f *Feed) Close(ctx context.Context) error {
-	f.cancel()
-	return store.Wait(ctx, &f.ended)
-}
+func (f *Feed) Close(ctx context.Context) error { return f.follow.Close(ctx) }
 
 // Age returns how old the feed's knowledge is at most: the time since the
 // newest complete read began.
-func (f *Feed) Age() time.Duration {
-	return f.elapsed() - time.Duration(f.fresh.Load())
-}
+func (f *Feed) Age() time.Duration { return f.follow.Age() }
+
+// Mode returns "change_stream" or "poll", by how the feed follows now.
+func (f *Feed) Mode() string { return f.follow.Mode() }
+
+// PollAtLeastEvery shortens the poll interval for an app that asks for less.
+func (f *Feed) PollAtLeastEvery(d time.Duration) { f.follow.PollAtLeastEvery(d) }
 
 // Live returns the number of revocations in memory.
 func (f *Feed) Live() int {
@@ -132,14 +97,6 @@ func (f *Feed) Live() int {
 		return true
 	})
 	return n
-}
-
-// Mode returns "change_stream" or "poll", by how the feed follows now.
-func (f *Feed) Mode() string {
-	if f.stream.Load() {
-		return "change_stream"
-	}
-	return "poll"
 }
 
 // CleanUp removes the entries that have expired and returns how many it
@@ -184,24 +141,26 @@ func (f *Feed) apply(e storedEntry) {
 	}
 }
 
-// freshSince records a complete read that began at the moment began.
-func (f *Feed) freshSince(began time.Duration) {
-	for {
-		old := f.fresh.Load()
-		if int64(began) <= old || f.fresh.CompareAndSwap(old, int64(began)) {
-			return
-		}
-	}
-}
-
-// load reads every live entry.
-func (f *Feed) load(ctx context.Context) error {
-	now := f.config.Now()
-	err := f.read(ctx, bson.M{"expires_at": bson.M{"$gt": now.Add(-expiryMargin)}})
-	if err != nil {
+func (f *Feed) applyRaw(raw bson.Raw) error {
+	var e storedEntry
+	if err := bson.Unmarshal(raw, &e); err != nil {
 		return err
 	}
-	f.loaded.Store(true)
+	f.apply(e)
+	return nil
+}
+
+// load reads every live entry, and sweeps where the server does not.
+func (f *Feed) load(ctx context.Context) error {
+	if !f.ttl {
+		if _, err := f.CleanUp(ctx); err != nil {
+			return err
+		}
+	}
+	now := f.config.Now()
+	if err := f.read(ctx, bson.M{"expires_at": bson.M{"$gt": now.Add(-expiryMargin)}}); err != nil {
+		return err
+	}
 	f.views.Range(func(_, v any) bool {
 		v.(*view).purge(now) //nolint:forcetypeassert // only views are stored
 		return true
@@ -211,15 +170,11 @@ func (f *Feed) load(ctx context.Context) error {
 
 // poll reads what was revoked lately.
 func (f *Feed) poll(ctx context.Context) error {
-	if !f.loaded.Load() {
-		return f.load(ctx)
-	}
-	since := time.UnixMilli(f.highest.Load()).Add(-overlap)
+	since := time.UnixMilli(f.highest.Load()).Add(-follow.Overlap)
 	return f.read(ctx, bson.M{"revoked_at": bson.M{"$gte": since}})
 }
 
 func (f *Feed) read(ctx context.Context, filter bson.M) error {
-	began := f.elapsed()
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
 	cursor, err := f.coll.Find(ctx, filter, options.Find().
@@ -236,37 +191,5 @@ func (f *Feed) read(ctx context.Context, filter bson.M) error {
 	for _, e := range entries {
 		f.apply(e)
 	}
-	f.freshSince(began)
 	return nil
-}
-
-// renew reads at once because a check found the knowledge too old. All checks
-// that wait share one read; none of them can cancel it for the others.
-func (f *Feed) renew(ctx context.Context) error {
-	result := f.renewal.DoChan("read", func() (any, error) {
-		return nil, f.poll(context.WithoutCancel(ctx))
-	})
-	timer := time.NewTimer(store.CallTimeout)
-	defer timer.Stop()
-	select {
-	case r := <-result:
-		return r.Err
-	case <-timer.C:
-		return fmt.Errorf("no answer within %s", store.CallTimeout)
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// errUnsupported says that the server has no change streams.
-var errUnsupported = errors.New("no change streams")
-
-// PollAtLeastEvery shortens the poll interval for an app that asks for less.
-func (f *Feed) PollAtLeastEvery(d time.Duration) {
-	for {
-		old := f.interval.Load()
-		if int64(d) >= old || f.interval.CompareAndSwap(old, int64(d)) {
-			return
-		}
-	}
 }

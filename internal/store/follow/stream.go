@@ -1,4 +1,4 @@
-package tokens
+package follow
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 )
 
 // run follows the collection until ctx ends.
-func (f *Feed) run(ctx context.Context) {
+func (f *Follower) run(ctx context.Context) {
 	streamable := !f.config.DisableChangeStream
 	for ctx.Err() == nil {
 		pollFor := streamRetry
@@ -28,7 +28,7 @@ func (f *Feed) run(ctx context.Context) {
 			if errors.Is(err, errUnsupported) {
 				streamable = false
 			} else {
-				f.config.Logger.Warn("the change stream of the blacklist ended; polling", slog.Any("error", err))
+				f.config.Logger.Warn("a change stream ended; polling", slog.String("of", f.config.Name), slog.Any("error", err))
 			}
 		}
 		if !streamable {
@@ -39,21 +39,21 @@ func (f *Feed) run(ctx context.Context) {
 }
 
 // pollUntil polls for the given time, or until ctx ends when it is 0.
-func (f *Feed) pollUntil(ctx context.Context, limit time.Duration) {
-	began := f.elapsed()
+func (f *Follower) pollUntil(ctx context.Context, limit time.Duration) {
+	began := f.Elapsed()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	// After a stream that failed, everything is read again first.
 	reloaded := time.Duration(-1)
 	failing := false
-	for limit == 0 || f.elapsed()-began < limit {
+	for limit == 0 || f.Elapsed()-began < limit {
 		var err error
-		if reloaded < 0 || f.elapsed()-reloaded >= reloadInterval {
-			if err = f.reload(ctx); err == nil {
-				reloaded = f.elapsed()
+		if reloaded < 0 || f.Elapsed()-reloaded >= reloadInterval {
+			if err = f.timed(ctx, f.config.Load); err == nil {
+				reloaded = f.Elapsed()
 			}
 		} else {
-			err = f.poll(ctx)
+			err = f.timed(ctx, f.config.Poll)
 		}
 		if failing != (err != nil) && ctx.Err() == nil {
 			failing = err != nil
@@ -68,30 +68,20 @@ func (f *Feed) pollUntil(ctx context.Context, limit time.Duration) {
 	}
 }
 
-func (f *Feed) logOutage(err error) {
+func (f *Follower) logOutage(err error) {
+	collection := slog.String("collection", f.config.Collection.Name())
 	if err != nil {
-		f.config.Logger.Error("revocations cannot be read; guarded requests are refused once they are too old",
-			slog.String("collection", f.coll.Name()), slog.Any("error", err))
+		f.config.Logger.Error(f.config.Name+" cannot be read; guarded requests are refused once they are too old", collection, slog.Any("error", err))
 		return
 	}
-	f.config.Logger.Info("revocations are read again", slog.String("collection", f.coll.Name()))
-}
-
-// reload reads everything, and sweeps where the server does not.
-func (f *Feed) reload(ctx context.Context) error {
-	if !f.ttl {
-		if _, err := f.CleanUp(ctx); err != nil {
-			return err
-		}
-	}
-	return f.load(ctx)
+	f.config.Logger.Info(f.config.Name+" are read again", collection)
 }
 
 // follow follows the collection by a change stream until that fails. The order
 // is open, load, apply, so that no entry falls between the load and the stream.
-func (f *Feed) follow(ctx context.Context) error {
+func (f *Follower) follow(ctx context.Context) error {
 	// A server refuses a change stream with any other read concern.
-	coll, err := f.coll.Clone(options.Collection().SetReadConcern(readconcern.Majority()))
+	coll, err := f.config.Collection.Clone(options.Collection().SetReadConcern(readconcern.Majority()))
 	if err != nil {
 		return err
 	}
@@ -115,13 +105,13 @@ func (f *Feed) follow(ctx context.Context) error {
 	if _, err := f.advance(ctx, stream); err != nil {
 		return err
 	}
-	if err := f.reload(ctx); err != nil {
+	if err := f.timed(ctx, f.config.Load); err != nil {
 		return err
 	}
 	f.stream.Store(true)
-	reloaded := f.elapsed()
+	reloaded := f.Elapsed()
 	for {
-		began := f.elapsed()
+		began := f.Elapsed()
 		delivered, err := f.advance(ctx, stream)
 		if err != nil {
 			return err
@@ -131,17 +121,17 @@ func (f *Feed) follow(ctx context.Context) error {
 			// was asked for.
 			f.freshSince(began)
 		}
-		if f.elapsed()-reloaded >= reloadInterval {
-			if err := f.reload(ctx); err != nil {
+		if f.Elapsed()-reloaded >= reloadInterval {
+			if err := f.timed(ctx, f.config.Load); err != nil {
 				return err
 			}
-			reloaded = f.elapsed()
+			reloaded = f.Elapsed()
 		}
 	}
 }
 
 // advance takes the next event, or fetches a batch and finds none in it.
-func (f *Feed) advance(ctx context.Context, stream *mongo.ChangeStream) (delivered bool, err error) {
+func (f *Follower) advance(ctx context.Context, stream *mongo.ChangeStream) (delivered bool, err error) {
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
 	if !stream.TryNext(ctx) {
@@ -154,20 +144,20 @@ func (f *Feed) advance(ctx context.Context, stream *mongo.ChangeStream) (deliver
 		return false, nil
 	}
 	var event struct {
-		Type string       `bson:"operationType"`
-		Full *storedEntry `bson:"fullDocument"`
+		Type string   `bson:"operationType"`
+		Full bson.Raw `bson:"fullDocument"`
 	}
 	if err := stream.Decode(&event); err != nil {
 		return false, err
 	}
 	if event.Type == "invalidate" {
-		return false, errors.New("the blacklist collection was dropped or renamed")
+		return false, errors.New("the collection was dropped or renamed")
 	}
 	// An update whose document is already gone again has nothing to say.
-	if event.Full != nil {
-		f.apply(*event.Full)
+	if len(event.Full) == 0 {
+		return true, nil
 	}
-	return true, nil
+	return true, f.config.Apply(event.Full)
 }
 
 // streamsUnsupported recognises a stand-alone server (40573) and servers that
