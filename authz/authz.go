@@ -1,60 +1,175 @@
-// Package authz holds the vocabulary of authorization: who is calling. It
-// imports nothing, so that every other package can speak of a [Principal].
+// Package authz holds the vocabulary of authorization: who is calling
+// ([Principal]), what is asked ([Request]), what is answered ([Decision]), and
+// who answers ([Provider]). It imports nothing, so that every other package can
+// speak of a principal and every provider can be written against it alone.
+//
+// The terms are those of NIST RBAC and Casbin: a subject, directly or through
+// its roles, is allowed an action on an object. Whatever is not allowed is
+// refused: the zero value of every type here grants nothing.
 package authz
 
-import "time"
-
-// Kind says what a principal is.
-type Kind string
-
-// The kinds of principal. The zero value is none of them and passes no guard.
-const (
-	// KindHuman is a person with an account.
-	KindHuman Kind = "human"
-	// KindAnonymous is a guest: an account without a name, tied to a device.
-	KindAnonymous Kind = "anonymous"
-	// KindDemo is a throw-away account of a development environment.
-	KindDemo Kind = "demo"
+import (
+	"context"
+	"errors"
+	"fmt"
 )
 
-// Credential says what a principal presented.
-type Credential string
+// SubjectAnonymous is the subject of every guest. Guests have no rules of their
+// own: a device is not somebody.
+const SubjectAnonymous = "anonymous"
 
-// The credentials of this version.
-const (
-	// CredentialBearer is an access token in the Authorization header (RFC 6750 section 2.1).
-	CredentialBearer Credential = "bearer"
-	// CredentialCookie is an access token in the app's cookie.
-	CredentialCookie Credential = "cookie"
-)
+// Permission is an action on an object.
+type Permission struct {
+	Object string `json:"object"`
+	Action string `json:"action"`
+}
 
-// Principal is who is calling: the answer of a guard to "who is this". It is
-// shared by all requests that present the same credential and must not be
-// changed.
-type Principal struct {
-	// ID is the account's identifier, the "sub" of its tokens.
-	ID string
-	// Kind says what the principal is.
-	Kind Kind
-	// App is the slug of the app that the principal belongs to.
+// String returns "object:action". Actions hold no colon, so the last one
+// separates the two.
+func (p Permission) String() string { return p.Object + ":" + p.Action }
+
+// Request asks whether the subject may do the action on the object.
+type Request struct {
+	// App is the slug of the app in which it is asked.
 	App string
-	// SessionID is the session that the credential belongs to.
-	SessionID string
-	// TokenID is the access token's "jti".
-	TokenID string
-	// Credential is what was presented.
-	Credential Credential
-	// AuthTime is when the password or another factor was last checked, the
-	// "auth_time" of OpenID Connect Core section 2. A refresh does not move it.
-	AuthTime time.Time
-	// ExpiresAt is when the credential ends by itself.
-	ExpiresAt time.Time
-	// Claims are the custom claims that the service put into the token.
-	Claims map[string]any
+	// Subject is the id of the principal, or [SubjectAnonymous].
+	Subject string
+	Permission
 }
 
-// IsHuman reports whether a person stands behind the principal: one with an
-// account, a guest or a demo user, not a machine.
-func (p *Principal) IsHuman() bool {
-	return p != nil && (p.Kind == KindHuman || p.Kind == KindAnonymous || p.Kind == KindDemo)
+// Decision answers a [Request]. The zero value refuses.
+type Decision struct {
+	// Allowed is true when the action may be done.
+	Allowed bool
+	// Reason says why in one of the words below, for logs and events, not for
+	// clients.
+	Reason Reason
 }
+
+// Reason says why a decision came out as it did.
+type Reason string
+
+// The reasons.
+const (
+	// ReasonAllowed says that a rule allows it and none denies it.
+	ReasonAllowed Reason = "allowed"
+	// ReasonNoRule says that no rule allows it.
+	ReasonNoRule Reason = "no_rule"
+	// ReasonDenied says that a rule denies it, whatever others allow.
+	ReasonDenied Reason = "denied"
+)
+
+// Provider decides. Its methods are safe for concurrent use, end with ctx, and
+// fail closed: with an error nothing is allowed. An error that repeating may
+// cure wraps [ErrUnavailable].
+type Provider interface {
+	// Authorize decides about a request.
+	Authorize(ctx context.Context, r Request) (Decision, error)
+	// HasRole reports whether the subject has one of the roles, directly or
+	// through another role. Without roles it has none.
+	HasRole(ctx context.Context, subject string, roles ...string) (bool, error)
+	// Roles returns the subject's roles, inherited ones included, in order.
+	Roles(ctx context.Context, subject string) ([]string, error)
+	// Permissions returns what the subject may do, in order.
+	Permissions(ctx context.Context, subject string) ([]Permission, error)
+}
+
+// Editor is a [Provider] whose rules can be changed and listed. A nil error
+// means that the change is stored and that this instance decides by it.
+type Editor interface {
+	Provider
+	// Apply makes a change. What is there already and what is gone already are
+	// no errors, so that a change whose outcome is unknown is simply repeated.
+	Apply(ctx context.Context, c Change) error
+	// Rules returns a page of the rules that match the filter.
+	Rules(ctx context.Context, f RuleFilter, p Page) (rules []Rule, next string, err error)
+	// Members returns a page of the subjects that were assigned the role, in
+	// order, without those that have it through another role.
+	Members(ctx context.Context, role string, p Page) (subjects []string, next string, err error)
+	// Assigned returns the roles that the subject was assigned, in order, without
+	// inherited ones.
+	Assigned(ctx context.Context, subject string) ([]string, error)
+	// Forget removes every rule and every assignment of the subject.
+	Forget(ctx context.Context, subject string) error
+}
+
+// Effect says what a rule does.
+type Effect string
+
+// The effects. The zero value of a rule's effect means Allow.
+const (
+	Allow Effect = "allow"
+	Deny  Effect = "deny"
+)
+
+// Rule allows a subject, or denies it, an action on an object. The subject is a
+// role, the id of a principal, or [SubjectAnonymous].
+type Rule struct {
+	Subject string `json:"subject"`
+	Permission
+	Effect Effect `json:"effect,omitempty"`
+}
+
+// Assignment gives a subject a role.
+type Assignment struct {
+	Subject string `json:"subject"`
+	Role    string `json:"role"`
+}
+
+// Change is one change of a policy. While it is written, denies are added first
+// and removed last, and what is added comes before what is removed: in between
+// nobody is refused what is allowed both before and after, nor allowed what is
+// denied both before and after.
+type Change struct {
+	Add, Remove      []Rule
+	Assign, Unassign []Assignment
+}
+
+// Empty reports whether the change changes nothing.
+func (c *Change) Empty() bool {
+	return len(c.Add)+len(c.Remove)+len(c.Assign)+len(c.Unassign) == 0
+}
+
+// RuleFilter selects rules. Empty fields select everything.
+type RuleFilter struct {
+	Subject string
+	Permission
+}
+
+// Page selects a part of a list.
+type Page struct {
+	// Limit is the size of the page, 1 to [MaxPage]. Default 50.
+	Limit int
+	// After is the "next" of the page before. Empty means the first page.
+	After string
+}
+
+// MaxPage is the greatest size of a page.
+const MaxPage = 500
+
+// Size returns the limit within its bounds.
+func (p Page) Size() int {
+	if p.Limit <= 0 {
+		return 50
+	}
+	return min(p.Limit, MaxPage)
+}
+
+// Errors of every provider.
+var (
+	// ErrUnavailable says that the provider cannot decide now.
+	ErrUnavailable = errors.New("authorization unavailable")
+	// ErrUnsupported says that the provider, or its model, has no such thing:
+	// roles in an access control list, changes in a provider that only reads.
+	ErrUnsupported = errors.New("not supported by the policy's model")
+)
+
+// ValueError says what is wrong with a value that was given.
+type ValueError struct {
+	// Field is what the value is: "subject", "role", "object", "action", "effect".
+	Field string
+	// Message says what to do.
+	Message string
+}
+
+func (e *ValueError) Error() string { return fmt.Sprintf("%s %s", e.Field, e.Message) }

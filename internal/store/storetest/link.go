@@ -50,3 +50,10 @@ func (l *Link) Restore() {
 	defer l.mu.Unlock()
 	l.cut = false
 }
+
+// Connections returns how many connections are open or were not yet cut.
+func (l *Link) Connections() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
+}

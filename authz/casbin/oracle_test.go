@@ -1,0 +1,140 @@
+package casbin_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+
+	stock "github.com/casbin/casbin/v2"
+	"github.com/casbin/casbin/v2/model"
+	defaultrolemanager "github.com/casbin/casbin/v2/rbac/default-role-manager"
+
+	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/authz/casbin"
+)
+
+// oracle is stock Casbin with the built-in model's text and roles of any depth.
+func oracle(t *testing.T, m casbin.Model, hierarchy map[string][]string) *stock.Enforcer {
+	t.Helper()
+	parsed, err := model.NewModelFromString(m.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := stock.NewEnforcer(parsed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m != casbin.ModelACL {
+		e.SetRoleManager(defaultrolemanager.NewRoleManager(10_000))
+		for role, inherited := range hierarchy {
+			for _, r := range inherited {
+				if _, err := e.AddGroupingPolicy(role, r, "shop"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	return e
+}
+
+// Random policies and requests get the answers that Casbin gives.
+// MANDATE_ORACLE_PAIRS sets how many; CI asks 20,000.
+func TestAnswersAreCasbins(t *testing.T) {
+	t.Parallel()
+	pairs := 20_000
+	if text := os.Getenv("MANDATE_ORACLE_PAIRS"); text != "" {
+		var err error
+		if pairs, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, m := range []casbin.Model{casbin.ModelACL, casbin.ModelRBAC, casbin.ModelRBACWithDeny} {
+		t.Run(string(m), func(t *testing.T) {
+			t.Parallel()
+			const seed = 7
+			rng := rand.New(rand.NewPCG(seed, uint64(len(m))))
+			for asked := 0; asked < pairs/3; asked += 500 {
+				compareOnce(t, m, rng)
+			}
+		})
+	}
+}
+
+func compareOnce(t *testing.T, m casbin.Model, rng *rand.Rand) {
+	t.Helper()
+	names := []string{"a", "b", "c", "d", "e", "f", ada, ben, authz.SubjectAnonymous}
+	name := func() string { return names[rng.IntN(len(names))] }
+	object := func() string { return fmt.Sprint("o", rng.IntN(4)) }
+	action := func() string { return fmt.Sprint("x", rng.IntN(3)) }
+	var hierarchy map[string][]string
+	if m != casbin.ModelACL && rng.IntN(2) == 0 {
+		hierarchy = map[string][]string{"a": {"b"}, "b": {"c"}}
+	}
+	e := oracle(t, m, hierarchy)
+	p, _ := setup(t, withModel(m), func(c *casbin.Config) { c.Hierarchy = hierarchy })
+	for range 3 {
+		var c authz.Change
+		for range rng.IntN(12) {
+			r := rule(name(), object(), action())
+			if m == casbin.ModelRBACWithDeny && rng.IntN(4) == 0 {
+				r.Effect = authz.Deny
+			}
+			if rng.IntN(3) > 0 {
+				c.Add = append(c.Add, r)
+			} else if !slices.ContainsFunc(c.Add, func(a authz.Rule) bool { return a == r }) {
+				c.Remove = append(c.Remove, r)
+			}
+		}
+		for range rng.IntN(6) {
+			a := authz.Assignment{Subject: name(), Role: names[rng.IntN(6)]}
+			if m != casbin.ModelACL && a.Subject != a.Role {
+				c.Assign = append(c.Assign, a)
+			}
+		}
+		// What is added and removed by one change has no order here.
+		c.Remove = slices.DeleteFunc(c.Remove, func(r authz.Rule) bool { return slices.Contains(c.Add, r) })
+		apply(t, p, c)
+		tell(t, e, c)
+	}
+	for _, subject := range names {
+		for o := range 4 {
+			for x := range 3 {
+				want, err := e.Enforce(subject, "shop", fmt.Sprint("o", o), fmt.Sprint("x", x))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := allowed(t, p, subject, fmt.Sprint("o", o), fmt.Sprint("x", x)); got != want {
+					t.Fatalf("%s: %s x%d o%d: %t, Casbin says %t", m, subject, x, o, got, want)
+				}
+			}
+		}
+	}
+}
+
+func tell(t *testing.T, e *stock.Enforcer, c authz.Change) {
+	t.Helper()
+	effect := func(r authz.Rule) string {
+		if r.Effect == "" {
+			return "allow"
+		}
+		return string(r.Effect)
+	}
+	for _, r := range c.Add {
+		if _, err := e.AddPolicy(r.Subject, "shop", r.Object, r.Action, effect(r)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range c.Remove {
+		if _, err := e.RemovePolicy(r.Subject, "shop", r.Object, r.Action, effect(r)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, a := range c.Assign {
+		if _, err := e.AddGroupingPolicy(a.Subject, a.Role, "shop"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package casbin
+
+import (
+	"fmt"
+	"slices"
+
+	"go.mongodb.org/mongo-driver/bson"
+
+	"github.com/mandate-auth/mandate/authz"
+)
+
+// Casbin's types of rows.
+const (
+	ptypePolicy   = "p"
+	ptypeGrouping = "g"
+)
+
+// row is one rule of one app, as it is kept in memory. It is comparable, so that
+// it can be hashed and looked up.
+type row struct {
+	grouping bool
+	subject  string
+	// object is the role of a grouping.
+	object, action string
+	deny           bool
+}
+
+func ruleRow(r authz.Rule) row {
+	return row{subject: r.Subject, object: r.Object, action: r.Action, deny: r.Effect == authz.Deny}
+}
+
+func assignmentRow(a authz.Assignment) row {
+	return row{grouping: true, subject: a.Subject, object: a.Role}
+}
+
+func (r row) permission() authz.Permission {
+	return authz.Permission{Object: r.object, Action: r.action}
+}
+
+func (r row) rule() authz.Rule {
+	out := authz.Rule{Subject: r.subject, Permission: r.permission(), Effect: authz.Allow}
+	if r.deny {
+		out.Effect = authz.Deny
+	}
+	return out
+}
+
+func (r row) ptype() string {
+	if r.grouping {
+		return ptypeGrouping
+	}
+	return ptypePolicy
+}
+
+// values are the row's v0, v1, … as the adapter writes them.
+func (r row) values(app string) []string {
+	if r.grouping {
+		return []string{r.subject, r.object, app}
+	}
+	return []string{r.subject, app, r.object, r.action, string(r.rule().Effect)}
+}
+
+// key names the rule in the log of changes, whatever its effect.
+func (r row) key() []string {
+	if r.grouping {
+		return []string{ptypeGrouping, r.subject, r.object}
+	}
+	return []string{ptypePolicy, r.subject, r.object, r.action}
+}
+
+// keyFilter selects the rows of a key. ok is false for a key of a later version.
+func keyFilter(app string, key []string) (filter bson.M, ok bool) {
+	switch {
+	case len(key) == 4 && key[0] == ptypePolicy:
+		return bson.M{"ptype": ptypePolicy, "v0": key[1], "v1": app, "v2": key[2], "v3": key[3]}, true
+	case len(key) == 3 && key[0] == ptypeGrouping:
+		return bson.M{"ptype": ptypeGrouping, "v0": key[1], "v1": key[2], "v2": app}, true
+	default:
+		return nil, false
+	}
+}
+
+// keyRows are the rows that a key may stand for.
+func keyRows(key []string) []row {
+	if key[0] == ptypeGrouping {
+		return []row{{grouping: true, subject: key[1], object: key[2]}}
+	}
+	r := row{subject: key[1], object: key[2], action: key[3]}
+	denied := r
+	denied.deny = true
+	return []row{r, denied}
+}
+
+// DamagedError says that a document of the policies collection cannot be a rule
+// of the app's model. Nothing is decided by a part of the rules, so it has to be
+// corrected or removed.
+type DamagedError struct {
+	// Collection and ID name the document.
+	Collection string
+	ID         any
+	// Message says what is wrong with it.
+	Message string
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("the document %v of collection %s is no rule: %s; correct it or remove it", e.ID, e.Collection, e.Message)
+}
+
+var valueFields = [...]string{"v0", "v1", "v2", "v3", "v4", "v5"}
+
+// decode reads a document as it stands: its values are never parsed again, so
+// that a comma or a quote in one of them means nothing.
+func decode(doc bson.Raw, app string, model Model) (row, error) {
+	ptype, ok := doc.Lookup("ptype").StringValueOK()
+	if !ok {
+		return row{}, fmt.Errorf("its ptype is no string")
+	}
+	var v [len(valueFields)]string
+	for i, name := range valueFields {
+		value, err := doc.LookupErr(name)
+		if err != nil {
+			continue // absent means empty, as stock Casbin has it
+		}
+		if v[i], ok = value.StringValueOK(); !ok {
+			return row{}, fmt.Errorf("its %s is no string", name)
+		}
+	}
+	used := 5
+	r := row{subject: v[0], object: v[2], action: v[3]}
+	if ptype == ptypeGrouping {
+		used = 3
+		r = row{grouping: true, subject: v[0], object: v[1]}
+		v[1] = v[2] // the domain, where a policy has it
+	}
+	if extra := slices.IndexFunc(v[used:], func(s string) bool { return s != "" }); extra >= 0 {
+		return row{}, fmt.Errorf("it has more values than the model")
+	}
+	if v[1] != app {
+		return row{}, fmt.Errorf("its domain is not the app")
+	}
+	if ptype == ptypeGrouping {
+		return r, nil
+	}
+	switch authz.Effect(v[4]) {
+	case "", authz.Allow:
+		return r, nil
+	case authz.Deny:
+		if !model.deny() {
+			// Leaving it out would allow what somebody has denied.
+			return row{}, fmt.Errorf("it denies, and the model %s has no rules that deny", model)
+		}
+		r.deny = true
+		return r, nil
+	default:
+		return row{}, fmt.Errorf("its effect is neither allow nor deny")
+	}
+}

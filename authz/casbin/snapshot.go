@@ -1,0 +1,252 @@
+package casbin
+
+import (
+	"cmp"
+	"hash/maphash"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/internal/appstate"
+)
+
+// shards is how many parts the subjects are kept in. A change copies the parts
+// that it touches and shares the others, so that its cost is a 256th of the
+// subjects.
+const shards = 256
+
+// seed makes hashes unpredictable: whoever names subjects cannot put them all
+// into one shard.
+var seed = maphash.MakeSeed()
+
+func shardOf(subject string) int { return int(maphash.String(seed, subject) % shards) }
+
+// subject is what the rules say about one subject. It is never changed.
+type subject struct {
+	roles       []string // assigned, in order
+	allow, deny map[authz.Permission]struct{}
+}
+
+// snapshot is the policy of one app in one version. It is never changed: a
+// change makes another one, which shares what has stayed.
+type snapshot struct {
+	version appstate.Version
+	// hierarchy is the role hierarchy of the manifest.
+	hierarchy map[string][]string
+	subjects  [shards]map[string]*subject
+	// rows and digest identify the set of rows: its size, and the sum of their
+	// hashes, which does not depend on their order.
+	rows   int
+	digest uint64
+}
+
+func (s *snapshot) find(name string) *subject { return s.subjects[shardOf(name)][name] }
+
+func (s *snapshot) has(r row) bool {
+	found := s.find(r.subject)
+	if found == nil {
+		return false
+	}
+	if r.grouping {
+		_, ok := slices.BinarySearch(found.roles, r.object)
+		return ok
+	}
+	set := found.allow
+	if r.deny {
+		set = found.deny
+	}
+	_, ok := set[r.permission()]
+	return ok
+}
+
+// builder makes a snapshot out of another one.
+type builder struct {
+	snapshot
+	// shard and subject say what is the builder's own already, so that it is
+	// copied once.
+	ownShard   [shards]bool
+	ownSubject map[string]bool
+}
+
+func build(from *snapshot) *builder {
+	return &builder{snapshot: *from, ownSubject: map[string]bool{}}
+}
+
+// edit returns the subject for changing.
+func (b *builder) edit(name string) *subject {
+	i := shardOf(name)
+	if !b.ownShard[i] {
+		b.ownShard[i] = true
+		if b.subjects[i] = maps.Clone(b.subjects[i]); b.subjects[i] == nil {
+			b.subjects[i] = map[string]*subject{}
+		}
+	}
+	found := b.subjects[i][name]
+	if found != nil && b.ownSubject[name] {
+		return found
+	}
+	own := &subject{}
+	if found != nil {
+		own = &subject{roles: slices.Clone(found.roles), allow: maps.Clone(found.allow), deny: maps.Clone(found.deny)}
+	}
+	b.subjects[i][name] = own
+	b.ownSubject[name] = true
+	return own
+}
+
+func (b *builder) add(r row) {
+	if b.has(r) {
+		return
+	}
+	b.rows++
+	b.digest += maphash.Comparable(seed, r)
+	s := b.edit(r.subject)
+	if r.grouping {
+		i, _ := slices.BinarySearch(s.roles, r.object)
+		s.roles = slices.Insert(s.roles, i, r.object)
+		return
+	}
+	set := &s.allow
+	if r.deny {
+		set = &s.deny
+	}
+	if *set == nil {
+		*set = map[authz.Permission]struct{}{}
+	}
+	(*set)[r.permission()] = struct{}{}
+}
+
+func (b *builder) remove(r row) {
+	if !b.has(r) {
+		return
+	}
+	b.rows--
+	b.digest -= maphash.Comparable(seed, r)
+	s := b.edit(r.subject)
+	switch {
+	case r.grouping:
+		i, _ := slices.BinarySearch(s.roles, r.object)
+		s.roles = slices.Delete(s.roles, i, i+1)
+	case r.deny:
+		delete(s.deny, r.permission())
+	default:
+		delete(s.allow, r.permission())
+	}
+	if len(s.roles)+len(s.allow)+len(s.deny) == 0 {
+		delete(b.subjects[shardOf(r.subject)], r.subject)
+		delete(b.ownSubject, r.subject)
+	}
+}
+
+func (b *builder) done(version appstate.Version) *snapshot {
+	out := b.snapshot
+	out.version = version
+	return &out
+}
+
+const (
+	// fewRoles is how many names a check keeps without allocating.
+	fewRoles = 16
+	// manyRoles is when searching a list gets slower than a map.
+	manyRoles = 64
+)
+
+// reach appends the name and all its roles to names, each once, so that circles
+// end, and what the rules say about each of them to found, nil for nothing.
+func (s *snapshot) reach(name string, names []string, found []*subject) ([]string, []*subject) {
+	var seen map[string]bool
+	known := func(n string) bool {
+		if seen != nil {
+			return seen[n]
+		}
+		return slices.Contains(names, n)
+	}
+	names = append(names, name)
+	for next := 0; next < len(names); next++ {
+		if seen == nil && len(names) > manyRoles {
+			seen = make(map[string]bool, 2*len(names))
+			for _, n := range names {
+				seen[n] = true
+			}
+		}
+		here := s.find(names[next])
+		found = append(found, here)
+		var assigned []string
+		if here != nil {
+			assigned = here.roles
+		}
+		for _, list := range [...][]string{assigned, s.hierarchy[names[next]]} {
+			for _, role := range list {
+				if known(role) {
+					continue
+				}
+				names = append(names, role)
+				if seen != nil {
+					seen[role] = true
+				}
+			}
+		}
+	}
+	return names, found
+}
+
+// decide answers a request: one denial outweighs every allowance.
+func (s *snapshot) decide(name string, p authz.Permission) authz.Decision {
+	var names [fewRoles]string
+	var subjects [fewRoles]*subject
+	_, found := s.reach(name, names[:0], subjects[:0])
+	allowed := false
+	for _, f := range found {
+		if f == nil {
+			continue
+		}
+		if _, denied := f.deny[p]; denied {
+			return authz.Decision{Reason: authz.ReasonDenied}
+		}
+		if !allowed {
+			_, allowed = f.allow[p]
+		}
+	}
+	if !allowed {
+		return authz.Decision{Reason: authz.ReasonNoRule}
+	}
+	return authz.Decision{Allowed: true, Reason: authz.ReasonAllowed}
+}
+
+// hasRole reports whether the subject has one of the roles.
+func (s *snapshot) hasRole(name string, roles []string) bool {
+	var buffer [fewRoles]string
+	var subjects [fewRoles]*subject
+	names, _ := s.reach(name, buffer[:0], subjects[:0])
+	for _, reached := range names[1:] {
+		if slices.Contains(roles, reached) {
+			return true
+		}
+	}
+	return false
+}
+
+// rolesOf returns the subject's roles, inherited ones included, in order.
+func (s *snapshot) rolesOf(name string) []string {
+	names, _ := s.reach(name, nil, nil)
+	roles := names[1:]
+	slices.Sort(roles)
+	return roles
+}
+
+// permissionsOf returns what the subject may do, in order.
+func (s *snapshot) permissionsOf(name string) []authz.Permission {
+	allow, deny := map[authz.Permission]struct{}{}, map[authz.Permission]struct{}{}
+	_, found := s.reach(name, nil, nil)
+	for _, f := range found {
+		if f != nil {
+			maps.Copy(allow, f.allow)
+			maps.Copy(deny, f.deny)
+		}
+	}
+	maps.DeleteFunc(allow, func(p authz.Permission, _ struct{}) bool { _, denied := deny[p]; return denied })
+	return slices.SortedFunc(maps.Keys(allow), func(a, b authz.Permission) int {
+		return cmp.Or(strings.Compare(a.Object, b.Object), strings.Compare(a.Action, b.Action))
+	})
+}
