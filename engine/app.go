@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ type App struct {
 	devices   *tokens.Devices
 	feed      *tokens.Feed
 	blacklist *tokens.Blacklist
+	authz     *Authz
 	headers   httpapi.HeaderConfig
 	api       *httpapi.API
 
@@ -73,6 +75,31 @@ func (app *App) RequireTLS() *Guard { return app.api.RequireTLS() }
 // database on every request.
 func (app *App) Strict() *Guard { return app.api.Strict() }
 
+// RequireRole asks for one of the roles, held directly or through another role:
+// 401 without a principal, 403 without the role. A role that the manifest does
+// not have is never held by anybody.
+func (app *App) RequireRole(roles ...string) *Guard {
+	app.authz.warnUnknown("RequireRole", roles...)
+	return app.api.RequireRole(roles...)
+}
+
+// RequireAdmin asks for the role "admin".
+func (app *App) RequireAdmin() *Guard { return app.RequireRole(httpapi.RoleAdmin) }
+
+// RequirePermission asks for the permission to do the action on the object: 401
+// without a principal, 403 without the permission, 503 when it cannot be decided.
+func (app *App) RequirePermission(object, action string) *Guard {
+	return app.api.RequirePermission(object, action)
+}
+
+// RequireOwnerOr passes the owner of what the request is about, and whoever
+// otherwise passes; with nil only the owner. owner returns whose it is, and
+// [ErrNotFound] or mongo.ErrNoDocuments when it is not there: everybody who is
+// signed in gets 404 then, before anything else is decided.
+func (app *App) RequireOwnerOr(owner func(*http.Request) (userID string, err error), otherwise *Guard) *Guard {
+	return app.api.RequireOwnerOr(owner, otherwise)
+}
+
 // Optional passes what guard passes, and requests without a valid credential as
 // nobody: PrincipalFrom is nil then. A doubled or malformed credential stays
 // 400, a store that cannot be reached 503. A nil guard means RequireUser.
@@ -80,6 +107,9 @@ func (app *App) Optional(guard *Guard) *Guard { return app.api.Optional(guard) }
 
 // All passes what every guard passes.
 func (app *App) All(guards ...*Guard) *Guard { return app.api.All(guards...) }
+
+// Any passes what one of the guards passes.
+func (app *App) Any(guards ...*Guard) *Guard { return app.api.Any(guards...) }
 
 // Protect puts every route of next behind RequireUser, or behind Optional where
 // the manifest has "auth_required": false.
@@ -108,6 +138,9 @@ func (app *App) Tokens() *tokens.Service { return app.tokens }
 
 // Blacklist returns the app's revocations.
 func (app *App) Blacklist() *tokens.Blacklist { return app.blacklist }
+
+// Authz returns what decides what principals of the app may do.
+func (app *App) Authz() *Authz { return app.authz }
 
 // Login signs in with a password, as POST /login does: counted, atomic against
 // everything that ends sessions.
@@ -162,11 +195,23 @@ func (app *App) Close(ctx context.Context) error {
 	if already {
 		return nil
 	}
-	err := app.sessions.Close(ctx)
+	err := app.closeParts(ctx)
 	e := app.engine
 	e.mu.Lock()
 	delete(e.apps, app.slug)
 	e.mu.Unlock()
 	e.events.Record(ctx, event.Event{Type: event.AppClosed, Result: event.Success, App: app.slug, Time: e.opts.Now()})
 	return err
+}
+
+// closeParts ends the goroutines of what has been built so far.
+func (app *App) closeParts(ctx context.Context) error {
+	var errs []error
+	if app.sessions != nil {
+		errs = append(errs, app.sessions.Close(ctx))
+	}
+	if app.authz != nil {
+		errs = append(errs, app.authz.close(ctx))
+	}
+	return errors.Join(errs...)
 }

@@ -23,7 +23,9 @@ import (
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo"
 
+	"github.com/mandate-auth/mandate/authz/casbin"
 	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/internal/appstate"
 	"github.com/mandate-auth/mandate/internal/httpapi"
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/tokens"
@@ -37,6 +39,9 @@ var (
 	ErrClosed = errors.New("closed")
 	// ErrLoaded says that an app of the same slug is loaded already.
 	ErrLoaded = errors.New("app is loaded already")
+	// ErrNotFound is for a service's own functions, such as the one that tells
+	// [App.RequireOwnerOr] whose something is: it is answered 404.
+	ErrNotFound = httpapi.ErrNotFound
 )
 
 // Engine runs any number of apps on one database. There is one in a process. It
@@ -47,12 +52,16 @@ type Engine struct {
 	ring   *keys.Ring
 	hasher *users.Hasher
 	events *dispatcher
+	states *appstate.Store
+	// watcher learns when other instances change a policy.
+	watcher *appstate.Watcher
 
-	mu      sync.Mutex
-	apps    map[string]*App
-	feeds   map[string]*tokens.Feed
-	indexed map[string]bool // what was asked for its indexes, and whether it has TTL
-	closed  bool
+	mu       sync.Mutex
+	apps     map[string]*App
+	feeds    map[string]*tokens.Feed
+	policies map[string]*casbin.Store
+	indexed  map[string]bool // what was asked for its indexes, and whether it has TTL
+	closed   bool
 
 	skewed atomic.Bool
 	stop   context.CancelFunc
@@ -83,13 +92,17 @@ func New(ctx context.Context, db *mongo.Database, opts *Options) (*Engine, error
 	}
 	e := &Engine{
 		db: store.Handle(db), opts: o, ring: ring, hasher: hasher,
-		apps: map[string]*App{}, feeds: map[string]*tokens.Feed{}, indexed: map[string]bool{},
+		apps: map[string]*App{}, feeds: map[string]*tokens.Feed{}, policies: map[string]*casbin.Store{}, indexed: map[string]bool{},
 	}
 	if err := e.reach(ctx); err != nil {
 		return nil, fmt.Errorf("MongoDB does not answer: %w; check that the server runs, that its address and "+
 			"credentials are right and that this machine may reach it", err)
 	}
-	if _, err := store.Indexes(ctx, e.db.Collection(stateCollection), stateIndexes); err != nil {
+	if e.states, err = appstate.Open(ctx, e.db, o.Now); err != nil {
+		return nil, err
+	}
+	e.watcher, err = e.states.Watch(ctx, appstate.WatchConfig{DisableChangeStream: o.DisableChangeStreams, Logger: o.Logger})
+	if err != nil {
 		return nil, err
 	}
 	e.events = newDispatcher(o.Sinks, o.Logger) //nolint:contextcheck // events outlive the call that starts the engine
@@ -152,6 +165,7 @@ func (e *Engine) maintain(ctx context.Context) {
 		}
 		for _, app := range e.loaded() {
 			app.sweep(ctx)
+			app.authz.upkeep(ctx)
 		}
 	}
 }
@@ -161,7 +175,9 @@ func (e *Engine) loaded() []*App {
 	defer e.mu.Unlock()
 	out := make([]*App, 0, len(e.apps))
 	for _, app := range e.apps {
-		out = append(out, app)
+		if app.engine != nil { // not while it is being loaded
+			out = append(out, app)
+		}
 	}
 	return out
 }
@@ -195,6 +211,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	for _, f := range feeds {
 		errs = append(errs, f.Close(ctx))
 	}
+	errs = append(errs, e.watcher.Close(ctx))
 	e.stop()
 	e.upkeep.Wait()
 	errs = append(errs, e.events.close(ctx))

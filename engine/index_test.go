@@ -23,6 +23,10 @@ func TestEveryQueryIsServedByAnIndex(t *testing.T) {
 	for _, c := range commands.commands() {
 		for _, filter := range filters(c) {
 			names := fieldsOf(filter)
+			if slices.Equal(names, []string{"$or"}) {
+				// Each branch is a query of its own, and all of one shape.
+				names = fieldsOf(filter.Lookup("$or", "0").Document())
+			}
 			key := commandName(c) + " " + collectionOf(c) + " " + strings.Join(names, ",")
 			if seen[key] {
 				continue

@@ -69,7 +69,7 @@ func (e *Engine) reserve(slug string) error {
 }
 
 func (e *Engine) build(ctx context.Context, m *manifest.Manifest) (*App, error) {
-	state, err := claimState(ctx, e.db, m.Slug, m.Digest(), e.opts.Now())
+	state, err := e.states.Claim(ctx, m.Slug, m.Digest())
 	if err != nil {
 		return nil, err
 	}
@@ -81,14 +81,12 @@ func (e *Engine) build(ctx context.Context, m *manifest.Manifest) (*App, error) 
 	for _, part := range []func() error{
 		func() error { return e.buildTokens(ctx, app, appKeys) },
 		func() error { return e.buildSessions(ctx, app, appKeys) },
+		func() error { return e.buildAuthz(ctx, app, state, appKeys) },
 		func() error { return e.buildUsers(ctx, app, appKeys) },
 		func() error { return e.buildHTTP(app) },
 	} {
 		if err := part(); err != nil {
-			if app.sessions != nil {
-				err = errors.Join(err, app.sessions.Close(context.WithoutCancel(ctx)))
-			}
-			return nil, err
+			return nil, errors.Join(err, app.closeParts(context.WithoutCancel(ctx)))
 		}
 	}
 	return app, nil
@@ -180,7 +178,7 @@ func (e *Engine) buildUsers(ctx context.Context, app *App, k *keys.App) (err err
 		Lockout: users.Lockout{
 			MaxFailures: u.Lockout.MaxFailures, Window: time.Duration(u.Lockout.Window), Duration: time.Duration(u.Lockout.Duration),
 		},
-		Hasher: e.hasher, Keys: k, Devices: app.devices, Sessions: app.sessions, Context: []string{app.manifest.Name},
+		Hasher: e.hasher, Keys: k, Devices: app.devices, Sessions: app.sessions, Roles: app.authz.keeper(), Context: []string{app.manifest.Name},
 		KeepOtherSessions: !app.manifest.Auth.Sessions.EndOthersOnCredentialChange,
 		Breach:            e.opts.BreachChecker, Events: e.events, Now: e.opts.Now,
 	}); err != nil {
@@ -195,6 +193,11 @@ func (e *Engine) buildUsers(ctx context.Context, app *App, k *keys.App) (err err
 	}
 	if err := app.users.SeedDemo(ctx, demo); err != nil {
 		return fmt.Errorf("seed demo users: %w", err)
+	}
+	for _, d := range u.DemoUsers {
+		if err := app.authz.assignDemo(ctx, d.Email, d.Role); err != nil {
+			return fmt.Errorf("the role of demo user %s: %w", d.Email, err)
+		}
 	}
 	return nil
 }
@@ -220,7 +223,7 @@ func (e *Engine) buildHTTP(app *App) error {
 	}
 	config := httpapi.Config{
 		App: app.slug, BasePath: m.BasePath, Users: app.users, Sessions: app.sessions, Tokens: app.tokens,
-		Blacklist: app.blacklist, Devices: app.devices, Jar: jar, Health: app.health,
+		Blacklist: app.blacklist, Devices: app.devices, Jar: jar, Authz: app.authz, Health: app.health,
 		UsersEnabled: a.Users.Enabled, People: a.Users.Strategy == "app_users", Registration: a.Users.AllowRegistration,
 		Guests: a.Users.AllowAnonymousUsers, Demo: m.Development() && len(a.Users.DemoUsers) > 0,
 		AllowGuests: a.Policy.AllowAnonymous, Strict: a.Tokens.Revocation.Mode == "strict",

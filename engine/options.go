@@ -38,6 +38,9 @@ type (
 	Pepper = users.Pepper
 )
 
+// NewProvider returns the provider of authorization of an app.
+type NewProvider func(ctx context.Context, app string) (authz.Provider, error)
+
 // NewSecret returns a secret that holds the text.
 func NewSecret(text string) Secret { return secret.FromString(text) }
 
@@ -56,6 +59,10 @@ type Options struct {
 	Logger *slog.Logger
 	// Sinks receive every event. Default one that writes to Logger.
 	Sinks []event.Sink
+	// Providers are the providers of authorization that manifests can name in
+	// auth.policy.provider, besides "casbin". A provider that has a method
+	// Close(context.Context) error is closed with its app.
+	Providers map[string]NewProvider
 	// BreachChecker is asked about new passwords of apps whose manifest wants
 	// it.
 	BreachChecker users.BreachChecker
@@ -100,6 +107,9 @@ func (o *Options) withDefaults() (*Options, error) {
 	}
 	if out.LookupEnv == nil {
 		out.LookupEnv = os.LookupEnv
+	}
+	if out.Providers["casbin"] != nil {
+		return nil, fmt.Errorf("%w: the provider casbin is Mandate's own; give yours another name", ErrOptions)
 	}
 	if out.InsecureHashCost != 0 {
 		if out.InsecureHashCost < 4 || out.InsecureHashCost > 15 {

@@ -100,6 +100,14 @@ func TestRefusals(t *testing.T) {
 		{"no password", "POST", "/auth/register", obj("email", email), nil, 400, "invalid_request"},
 		{"no profile", "PATCH", "/auth/me", nil, []request{access}, 400, "invalid_request"},
 		{"bad query", "DELETE", "/auth/sessions?all=maybe", nil, []request{access}, 400, "invalid_request"},
+		{"no checks", "POST", "/auth/authorize", nil, []request{access}, 400, "invalid_request"},
+		{"empty checks", "POST", "/auth/authorize", `{"checks":[]}`, []request{access}, 400, "invalid_request"},
+		{"too many checks", "POST", "/auth/authorize", `{"checks":[` + strings.Repeat(`{"object":"a","action":"b"},`, 100) + `{"object":"a","action":"b"}]}`, []request{access}, 400, "invalid_request"},
+		{"a check that is null", "POST", "/auth/authorize", `{"checks":[null]}`, []request{access}, 400, "invalid_request"},
+		{"a check of another case", "POST", "/auth/authorize", `{"checks":[{"Object":"a","action":"b"}]}`, []request{access}, 400, "invalid_request"},
+		{"a check for somebody else", "POST", "/auth/authorize", `{"checks":[{"object":"a","action":"b","subject":"admin"}]}`, []request{access}, 400, "invalid_request"},
+		{"a check without an action", "POST", "/auth/authorize", `{"checks":[{"object":"a"}]}`, []request{access}, 400, "invalid_request"},
+		{"a check with a comma", "POST", "/auth/authorize", `{"checks":[{"object":"a,b","action":"b"}]}`, []request{access}, 400, "invalid_request"},
 		{"two Authorization headers", "GET", "/auth/me", nil, []request{access, access}, 400, "invalid_request"},
 		{"Bearer with a space inside", "GET", "/auth/me", nil, []request{bearer("a b")}, 400, "invalid_request"},
 		{"Bearer and nothing", "GET", "/auth/me", nil, []request{header("Authorization", "Bearer ")}, 400, "invalid_request"},
@@ -204,7 +212,7 @@ func TestDisabledRoutes(t *testing.T) {
 	t.Parallel()
 	all := []string{
 		"POST /register", "POST /login", "POST /anonymous", "POST /demo", "POST /refresh", "POST /logout", "GET /me", "PATCH /me",
-		"POST /password", "GET /sessions", "DELETE /sessions", "DELETE /sessions/x", "GET /health",
+		"GET /me/permissions", "POST /authorize", "POST /password", "GET /sessions", "DELETE /sessions", "DELETE /sessions/x", "GET /health",
 	}
 	tests := []struct {
 		name, auth string

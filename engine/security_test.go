@@ -15,6 +15,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/bson"
 
+	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
@@ -361,12 +362,19 @@ func TestEveryFilterNamesTheApp(t *testing.T) {
 	exceptions := map[string]bool{
 		"find token_blacklist":    true, // the engine-wide feed
 		"findAndModify app_state": true, // its _id is the slug
+		"find app_state":          true, // the same, and the engine-wide watch of versions
 	}
 	checked := map[string]bool{}
 	for _, c := range commands.commands() {
 		key := commandName(c) + " " + collectionOf(c)
 		for _, f := range filters(c) {
 			checked[key] = true
+			if collectionOf(c) == "casbin_policies" {
+				if !domainIs(f, "shop") {
+					t.Errorf("no domain in the filter of %s", describe(c))
+				}
+				continue
+			}
 			if app, _ := f.Lookup("app").StringValueOK(); app != "shop" && !exceptions[key] {
 				t.Errorf("no app in the filter of %s", describe(c))
 			}
@@ -374,6 +382,41 @@ func TestEveryFilterNamesTheApp(t *testing.T) {
 	}
 	if len(checked) < 12 {
 		t.Errorf("only %d kinds of commands were seen: %v", len(checked), checked)
+	}
+}
+
+// domainIs reports whether a filter of policies names the app as the domain: the
+// second value of a policy, the third of a grouping.
+func domainIs(f bson.Raw, app string) bool {
+	if list, ok := f.Lookup("$or").ArrayOK(); ok && f.Lookup("ptype").Type == 0 {
+		values, err := list.Values()
+		return err == nil && len(values) > 0 && !slices.ContainsFunc(values, func(v bson.RawValue) bool { return !domainIs(v.Document(), app) })
+	}
+	domain := map[string]string{"p": "v1", "g": "v2"}
+	ptype, _ := f.Lookup("ptype").StringValueOK()
+	if field := domain[ptype]; field != "" {
+		value, _ := f.Lookup(field).StringValueOK()
+		return value == app
+	}
+	return false
+}
+
+// policies drives the direct API of authorization once.
+func (w *world) policies(userID string) {
+	w.t.Helper()
+	ctx, z := w.t.Context(), w.app.Authz()
+	rule := authz.Rule{Subject: "user", Permission: authz.Permission{Object: "documents", Action: "read"}, Effect: authz.Allow}
+	_, _, listed := z.Rules(ctx, authz.RuleFilter{}, authz.Page{Limit: 1})
+	_, _, filtered := z.Rules(ctx, authz.RuleFilter{Subject: "user", Permission: rule.Permission}, authz.Page{})
+	_, _, members := z.UsersOfRole(ctx, "user", authz.Page{Limit: 1})
+	_, assigned := z.AssignedRoles(ctx, userID)
+	for _, err := range []error{
+		z.AddRules(ctx, rule), z.GrantRole(ctx, userID, "admin"), z.SetRoles(ctx, userID, "user"), z.RemoveRules(ctx, rule),
+		listed, filtered, members, assigned,
+	} {
+		if err != nil {
+			w.t.Fatal(err)
+		}
 	}
 }
 
@@ -395,6 +438,9 @@ func (w *world) everything() {
 	w.do("PATCH", "/auth/me", obj("profile", obj("a", "b")), token)
 	w.do("GET", "/auth/sessions", nil, token)
 	w.do("DELETE", "/auth/sessions", nil, token)
+	w.do("GET", "/auth/me/permissions", nil, token)
+	w.do("POST", "/auth/authorize", obj("checks", []any{obj("object", "a", "action", "b")}), token)
+	w.policies(id)
 	w.do("POST", "/auth/password", obj("current_password", password, "new_password", "another long passphrase"), token)
 	do(w.t, w.app.Strict().Handler(ok), "GET", "/", nil, token)
 	w.do("POST", "/auth/logout", nil, token)

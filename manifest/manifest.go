@@ -42,9 +42,7 @@ func (m *Manifest) Development() bool { return m.Environment == "development" }
 
 // Auth is the key "auth".
 type Auth struct {
-	Policy struct {
-		AllowAnonymous bool `json:"allow_anonymous"`
-	} `json:"policy"`
+	Policy          Policy          `json:"policy"`
 	Users           Users           `json:"users"`
 	Tokens          Tokens          `json:"tokens"`
 	Sessions        Sessions        `json:"sessions"`
@@ -55,12 +53,43 @@ type Auth struct {
 	TrustedProxies  []netip.Prefix  `json:"trusted_proxies"`
 }
 
+// Policy is the key "auth.policy".
+type Policy struct {
+	Provider       string        `json:"provider"`
+	Required       bool          `json:"required"`
+	AllowAnonymous bool          `json:"allow_anonymous"`
+	Authorization  Authorization `json:"authorization"`
+}
+
+// Authorization is the key "auth.policy.authorization".
+type Authorization struct {
+	Model              string              `json:"model"`
+	PoliciesCollection string              `json:"policies_collection"`
+	LinkUsersRoles     bool                `json:"link_users_roles"`
+	DefaultRoles       []string            `json:"default_roles"`
+	RoleHierarchy      map[string][]string `json:"role_hierarchy"`
+	// InitialPolicies are [subject, object, action] or [subject, object, action,
+	// effect].
+	InitialPolicies [][]string    `json:"initial_policies"`
+	InitialRoles    []InitialRole `json:"initial_roles"`
+}
+
+// HasRoles reports whether the model has roles.
+func (a *Authorization) HasRoles() bool { return a.Model != "acl" }
+
+// InitialRole is one of "auth.policy.authorization.initial_roles".
+type InitialRole struct {
+	User string `json:"user"`
+	Role string `json:"role"`
+}
+
 // Users is the key "auth.users".
 type Users struct {
 	Enabled             bool       `json:"enabled"`
 	Strategy            string     `json:"strategy"`
 	CollectionName      string     `json:"collection_name"`
 	AllowRegistration   bool       `json:"allow_registration"`
+	RegistrationRole    string     `json:"registration_role"`
 	AllowAnonymousUsers bool       `json:"allow_anonymous_users"`
 	DemoUsers           []DemoUser `json:"demo_users"`
 	Password            struct {
@@ -83,15 +112,16 @@ type Users struct {
 type DemoUser struct {
 	Email    string
 	Password secret.Value
+	Role     string
 }
 
 // UnmarshalJSON reads the password into a value that cannot be printed.
 func (d *DemoUser) UnmarshalJSON(raw []byte) error {
-	var plain struct{ Email, Password string }
+	var plain struct{ Email, Password, Role string }
 	if err := json.Unmarshal(raw, &plain); err != nil {
-		return errors.New("a demo user is an object with email and password")
+		return errors.New("a demo user is an object with email, password and role")
 	}
-	d.Email, d.Password = plain.Email, secret.FromString(plain.Password)
+	d.Email, d.Password, d.Role = plain.Email, secret.FromString(plain.Password), plain.Role
 	return nil
 }
 

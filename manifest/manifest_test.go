@@ -111,7 +111,25 @@ func TestFaults(t *testing.T) {
 		{"too deep", `{"slug":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`, "", "nested deeper"},
 		{"other case", `{"Slug":"a","slug":"b"}`, "/Slug", "not a known key"},
 		{"later key", with(`"rate_limits":{}`), "/auth/rate_limits", "not part of this version"},
-		{"later policy", with(`"policy":{"provider":"casbin"}`), "/auth/policy/provider", "not part of this version"},
+		{"later policy", with(`"policy":{"allowed_roles":[]}`), "/auth/policy/allowed_roles", "not part of this version"},
+		{"later authorization", with(`"policy":{"authorization":{"matching":"exact"}}`), "/auth/policy/authorization/matching", "not part of this version"},
+		{"unknown role", with(policy(`"role_hierarchy":{"admin":["usr"]}`)), "/auth/policy/authorization/role_hierarchy/admin/0", "default_roles"},
+		{"unknown senior", with(policy(`"role_hierarchy":{"boss":["user"]}`)), "/auth/policy/authorization/role_hierarchy/boss", "default_roles"},
+		{"role like an id", with(policy(`"default_roles":["user","usr_00000000000000000000000ada"]`)), "/auth/policy/authorization/default_roles/1", "look like an identifier"},
+		{"role anonymous", with(policy(`"default_roles":["user","anonymous"]`)), "/auth/policy/authorization/default_roles/1", "anonymous"},
+		{"rule of an unknown role", with(policy(`"initial_policies":[["admn","docs","read"]]`)), "/auth/policy/authorization/initial_policies/0/0", "default_roles"},
+		{"rule with a comma", with(policy(`"initial_policies":[["user","a,b","read"]]`)), "/auth/policy/authorization/initial_policies/0", "comma"},
+		{"rule with a colon", with(policy(`"initial_policies":[["user","a","b:c"]]`)), "/auth/policy/authorization/initial_policies/0", "colon"},
+		{"rule that is short", with(policy(`"initial_policies":[["user","docs"]]`)), "/auth/policy/authorization/initial_policies/0", "minItems"},
+		{"denial in rbac", with(policy(`"initial_policies":[["user","docs","read","deny"]]`)), "/auth/policy/authorization/initial_policies/0/3", "rbac_with_deny"},
+		{"unknown effect", with(policy(`"initial_policies":[["user","docs","read","maybe"]]`)), "/auth/policy/authorization/initial_policies/0", "allow"},
+		{"initial role of nobody", with(policy(`"initial_roles":[{"user":"ada","role":"admin"}]`)), "/auth/policy/authorization/initial_roles/0/user", "e-mail"},
+		{"unknown initial role", with(policy(`"initial_roles":[{"user":"a@b.c","role":"x"}]`)), "/auth/policy/authorization/initial_roles/0/role", "default_roles"},
+		{"unknown registration role", with(`"users":{"registration_role":"member"}`), "/auth/users/registration_role", "default_roles"},
+		{"unknown demo role", `{"slug":"a","environment":"development","auth":{"users":{"demo_users":[{"email":"a@b.c","password":"x","role":"boss"}]}}}`, "/auth/users/demo_users/0/role", "default_roles"},
+		{"roles in acl", with(policy(`"model":"acl","role_hierarchy":{"admin":["user"]}`)), "/auth/policy/authorization/role_hierarchy/admin", "acl"},
+		{"rule of a role in acl", with(policy(`"model":"acl","initial_policies":[["user","docs","read"]]`)), "/auth/policy/authorization/initial_policies/0/0", "acl"},
+		{"policies in another collection", with(policy(`"policies_collection":"users"`)), "/auth/policy/authorization/policies_collection", "choose another"},
 		{"wrong type", with(`"users":{"enabled":"yes"}`), "/auth/users/enabled", "must be a boolean"},
 		{"not in enum", with(`"cookies":{"same_site":"Lax"}`), "/auth/cookies/same_site", `"lax", "strict", "none"`},
 		{"below minimum", with(`"users":{"password":{"min_length":7}}`), "/auth/users/password/min_length", "at least 8"},
@@ -250,7 +268,8 @@ func TestReferenceIsCurrent(t *testing.T) {
 // Every key of the schema has a field, and every field a key.
 func TestSchemaAndTypeAgree(t *testing.T) {
 	t.Parallel()
-	m := parse(t, `{"slug":"shop","public_url":"https://shop.example","auth":{"cookies":{"domain":"shop.example"}}}`)
+	m := parse(t, `{"slug":"shop","public_url":"https://shop.example","auth":{"cookies":{"domain":"shop.example"},`+
+		policy(`"role_hierarchy":{"admin":["user"]},"initial_policies":[["user","a","b"]]`)+`}}`)
 	raw, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
@@ -272,6 +291,7 @@ func TestSchemaAndTypeAgree(t *testing.T) {
 	}
 	walk("", tree)
 	delete(fields, "/auth/users/demo_users")
+	delete(fields, "/auth/policy/authorization/initial_roles")
 	for _, s := range m.Effective() {
 		if s.Pointer == "/schema_version" {
 			continue
@@ -284,6 +304,10 @@ func TestSchemaAndTypeAgree(t *testing.T) {
 	for pointer := range fields {
 		t.Errorf("%s is a field and not in the schema", pointer)
 	}
+}
+
+func policy(authorization string) string {
+	return `"policy":{"authorization":{` + authorization + `}}`
 }
 
 func FuzzParse(f *testing.F) {

@@ -105,6 +105,7 @@ func asList(v any) []any {
 func (p *parser) checkRules(m *Manifest) {
 	p.checkTokens(m)
 	p.checkUsers(m)
+	p.checkPolicy(m)
 	p.checkWeb(m)
 	p.checkAddresses(m)
 	p.checkCollections(m)
@@ -213,12 +214,13 @@ func (p *parser) checkCollections(m *Manifest) {
 	names := map[string]string{
 		"session_heads": "Mandate", "login_attempts": "Mandate", "app_state": "Mandate",
 	}
-	pointers := map[string]string{
-		"/auth/users/collection_name": m.Auth.Users.CollectionName, "/auth/sessions/collection": m.Auth.Sessions.Collection,
-		"/auth/tokens/blacklist_collection": m.Auth.Tokens.BlacklistCollection,
-	}
-	for _, pointer := range []string{"/auth/users/collection_name", "/auth/sessions/collection", "/auth/tokens/blacklist_collection"} {
-		name := pointers[pointer]
+	for _, of := range []struct{ pointer, name string }{
+		{"/auth/users/collection_name", m.Auth.Users.CollectionName},
+		{"/auth/sessions/collection", m.Auth.Sessions.Collection},
+		{"/auth/tokens/blacklist_collection", m.Auth.Tokens.BlacklistCollection},
+		{"/auth/policy/authorization/policies_collection", m.Auth.Policy.Authorization.PoliciesCollection},
+	} {
+		pointer, name := of.pointer, of.name
 		if owner, taken := names[name]; taken {
 			p.fault(pointer, render(name), "is the name of a collection of %s; choose another one", owner)
 		}

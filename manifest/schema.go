@@ -158,7 +158,7 @@ func (p *parser) collect(e *jsonschema.ValidationError, root any) {
 		p.fault(pointer, value, "must be at least %s", k.Want.RatString())
 	case *kind.Maximum:
 		p.fault(pointer, value, "must be at most %s", k.Want.RatString())
-	case *kind.MinLength, *kind.MaxLength, *kind.MaxItems:
+	case *kind.MinLength, *kind.MaxLength, *kind.MinItems, *kind.MaxItems:
 		// These texts hold lengths only, never the value.
 		p.fault(pointer, "", "%s", k.LocalizedString(message.NewPrinter(language.English)))
 	default:
@@ -168,19 +168,20 @@ func (p *parser) collect(e *jsonschema.ValidationError, root any) {
 
 // later are the keys that are documented and belong to later versions.
 var later = []string{
-	"/auth/users/registration_role", "/auth/users/require_verified_email", "/auth/tokens/key_rotation",
+	"/auth/users/require_verified_email", "/auth/tokens/key_rotation",
 	"/auth/requirements", "/auth/rate_limits", "/auth/internal_networks", "/auth/api_keys", "/auth/clients", "/auth/issuers",
 	"/auth/oauth", "/auth/mail", "/auth/audit", "/auth/metrics",
 }
 
 // laterPolicy are those of /auth/policy.
 var laterPolicy = []string{
-	"provider", "required", "allowed_roles", "allowed_users", "denied_users", "required_permissions", "owner_can_access", "authorization",
+	"/allowed_roles", "/allowed_users", "/denied_users", "/required_permissions", "/owner_can_access",
+	"/authorization/matching", "/authorization/api_key", "/authorization/url",
 }
 
 func (p *parser) unknownKey(pointer, name string) {
 	full := pointer + "/" + escape(name)
-	if slices.Contains(later, full) || (pointer == "/auth/policy" && slices.Contains(laterPolicy, name)) {
+	if slices.Contains(later, full) || slices.Contains(laterPolicy, strings.TrimPrefix(full, "/auth/policy")) {
 		p.fault(full, "", "is not part of this version: no code would enforce it; remove it")
 		return
 	}

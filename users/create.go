@@ -1,6 +1,7 @@
 package users
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"regexp"
@@ -20,9 +21,21 @@ type NewUser struct {
 	Profile         map[string]any
 }
 
-// Create creates a person. A taken address is [ErrEmailTaken], after as much
-// work as a free one; a value that is not admitted is a [FieldError].
-func (s *Store) Create(ctx context.Context, n NewUser) (*User, error) {
+// Create creates a person on the service's word: the roles that the manifest has
+// for the address are granted, so it must be known to be the person's. What
+// visitors type goes to [Store.Register].
+//
+// A taken address is [ErrEmailTaken], after as much work as a free one; a value
+// that is not admitted is a [FieldError].
+func (s *Store) Create(ctx context.Context, n NewUser) (*User, error) { return s.create(ctx, n, true) }
+
+// Register creates a person who says so, as POST /register does: nobody has
+// proved to be the owner of the address. The errors are those of Create.
+func (s *Store) Register(ctx context.Context, n NewUser) (*User, error) {
+	return s.create(ctx, n, false)
+}
+
+func (s *Store) create(ctx context.Context, n NewUser, trusted bool) (*User, error) {
 	norm, err := NormalizeEmail(n.Email)
 	if err != nil {
 		return nil, err
@@ -39,7 +52,7 @@ func (s *Store) Create(ctx context.Context, n NewUser) (*User, error) {
 	}
 	r := s.newRecord(authz.KindHuman)
 	r.Email, r.EmailNorm, r.PasswordHash, r.Profile = n.Email, norm, hash, n.Profile
-	if err := s.insert(ctx, r); err != nil {
+	if err := s.admit(ctx, r, trusted); err != nil {
 		if errors.Is(err, store.ErrDuplicate) {
 			return nil, ErrEmailTaken
 		}
@@ -47,6 +60,29 @@ func (s *Store) Create(ctx context.Context, n NewUser) (*User, error) {
 	}
 	s.report(ctx, event.UserRegistered, event.Success, r.ID, "")
 	return &r.User, nil
+}
+
+// admit gives the account its roles and stores it.
+func (s *Store) admit(ctx context.Context, r *record, trusted bool) error {
+	if s.config.Roles == nil || r.Kind == authz.KindAnonymous {
+		return s.insert(ctx, r)
+	}
+	if r.EmailNorm != "" {
+		// Not to write roles for somebody who is not let in. The index decides.
+		if _, err := s.read(ctx, bson.M{"app": s.config.App, "email_norm": r.EmailNorm}); !errors.Is(err, ErrNotFound) {
+			return cmp.Or(err, store.ErrDuplicate)
+		}
+	}
+	if err := s.config.Roles.Welcome(ctx, r.ID, r.EmailNorm, trusted); err != nil {
+		return err
+	}
+	err := s.insert(ctx, r)
+	if errors.Is(err, store.ErrDuplicate) {
+		// Somebody was faster. Roles of an id that nobody has do no harm where this
+		// fails. When the outcome is unknown they stay: the account may be there.
+		_ = s.config.Roles.Forget(context.WithoutCancel(ctx), r.ID)
+	}
+	return err
 }
 
 func (s *Store) newRecord(kind authz.Kind) *record {
@@ -104,7 +140,7 @@ func (s *Store) ofDevice(ctx context.Context, kind authz.Kind, deviceID string, 
 		}
 		r = s.newRecord(kind)
 		r.DeviceHash = hashes[0]
-		err = s.insert(ctx, r)
+		err = s.admit(ctx, r, false)
 		if err == nil {
 			s.report(ctx, started, event.Success, r.ID, "")
 			return &r.User, nil

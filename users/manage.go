@@ -129,6 +129,11 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	if err := s.config.Sessions.Forget(ctx, id); err != nil {
 		return err
 	}
+	if s.config.Roles != nil {
+		if err := s.config.Roles.Forget(ctx, id); err != nil {
+			return err
+		}
+	}
 	if r.EmailNorm != "" {
 		if err := s.unlock(ctx, r.EmailNorm); err != nil {
 			return err

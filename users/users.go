@@ -108,6 +108,17 @@ type SessionEnder interface {
 	Forget(ctx context.Context, userID string) error
 }
 
+// RoleKeeper gives accounts what they may do.
+type RoleKeeper interface {
+	// Welcome gives a new account its roles. It comes before the account is
+	// stored, so that nobody is there without them; the id is in nobody's hands
+	// yet. The address is "" for an account without one, and trusted when the
+	// service itself has named it.
+	Welcome(ctx context.Context, userID, emailNorm string, trusted bool) error
+	// Forget takes everything from an account that goes.
+	Forget(ctx context.Context, userID string) error
+}
+
 // DeviceTokens recognises devices that an account was used on.
 type DeviceTokens interface {
 	// Verify returns the device's id, "" when the token is not one of userID's.
@@ -139,6 +150,8 @@ type Config struct {
 	// Devices and Sessions are required.
 	Devices  DeviceTokens
 	Sessions SessionEnder
+	// Roles gives new people and demo users their roles. Default none.
+	Roles RoleKeeper
 	// KeepOtherSessions leaves the other sessions alive when the user changes
 	// the password.
 	KeepOtherSessions bool

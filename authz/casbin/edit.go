@@ -138,8 +138,11 @@ func (p *Provider) record(ctx context.Context, keys [][]string) error {
 // somebody else has written them in a form that the adapter does not recognise.
 func (p *Provider) remains(ctx context.Context, removed map[row]bool) ([]document, error) {
 	var keys [][]string
+	now := p.snapshot.Load() // the rules of the change have just been read again
 	for r := range removed {
-		keys = append(keys, r.key())
+		if now == nil || now.has(r) {
+			keys = append(keys, r.key())
+		}
 	}
 	var left []document
 	for part := range slices.Chunk(keys, maxReread) {

@@ -39,6 +39,9 @@ const (
 	AccessDenied       Type = "access_denied"
 	CrossOriginRefused Type = "cross_origin_refused"
 	ClockSkewed        Type = "clock_skewed"
+	RoleGranted        Type = "role_granted"
+	RoleRevoked        Type = "role_revoked"
+	PolicyChanged      Type = "policy_changed"
 	AppLoaded          Type = "app_loaded"
 	AppClosed          Type = "app_closed"
 )

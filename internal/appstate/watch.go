@@ -51,11 +51,10 @@ func (w *Watcher) Close(ctx context.Context) error { return w.follow.Close(ctx) 
 // PollAtLeastEvery shortens the poll interval for an app that asks for less.
 func (w *Watcher) PollAtLeastEvery(d time.Duration) { w.follow.PollAtLeastEvery(d) }
 
-func (w *Watcher) load(ctx context.Context) error { return w.read(ctx, bson.M{}) }
+func (w *Watcher) load(ctx context.Context) error { return w.read(ctx, time.UnixMilli(0)) }
 
 func (w *Watcher) poll(ctx context.Context) error {
-	since := time.UnixMilli(w.highest.Load()).Add(-follow.Overlap)
-	return w.read(ctx, bson.M{"changed_at": bson.M{"$gte": since}})
+	return w.read(ctx, time.UnixMilli(w.highest.Load()).Add(-follow.Overlap))
 }
 
 type versionOf struct {
@@ -63,10 +62,10 @@ type versionOf struct {
 	Version `bson:",inline"`
 }
 
-func (w *Watcher) read(ctx context.Context, filter bson.M) error {
+func (w *Watcher) read(ctx context.Context, since time.Time) error {
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
-	cursor, err := w.store.coll.Find(ctx, filter, options.Find().
+	cursor, err := w.store.coll.Find(ctx, bson.M{"changed_at": bson.M{"$gte": since}}, options.Find().
 		SetProjection(bson.M{"policy_epoch": 1, "changed_at": 1}).SetBatchSize(5000))
 	if err != nil {
 		return store.Error("read versions of policies", err)

@@ -51,6 +51,7 @@ type Config struct {
 	Blacklist *tokens.Blacklist
 	Devices   *tokens.Devices
 	Jar       *cookies.Jar
+	Authz     Authorizer
 	Health    func(context.Context) Health
 	// Claims returns the custom claims of a user's access tokens, or nil.
 	Claims func(ctx context.Context, userID string) (map[string]any, error)
@@ -125,6 +126,8 @@ func (a *API) table() []route {
 		{http.MethodPost, "/logout", accounts, a.logout},
 		{http.MethodGet, "/me", accounts, a.me},
 		{http.MethodPatch, "/me", accounts, a.patchMe},
+		{http.MethodGet, "/me/permissions", accounts, a.myPermissions},
+		{http.MethodPost, "/authorize", accounts, a.authorize},
 		{http.MethodPost, "/password", people, a.password},
 		{http.MethodGet, "/sessions", accounts, a.listSessions},
 		{http.MethodDelete, "/sessions", accounts, a.endSessions},

@@ -207,6 +207,8 @@ func typeName(target any) string {
 		return "string"
 	case *bool:
 		return "boolean"
+	case *[]json.RawMessage:
+		return "list"
 	default:
 		return "JSON object"
 	}

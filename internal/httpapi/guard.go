@@ -22,6 +22,8 @@ type Guard struct {
 	// silent guards do not ask who is calling: what a guard around them has
 	// found out stays.
 	silent bool
+	// refusal answers instead of the app, nil for the app.
+	refusal func(http.ResponseWriter, *http.Request, *Problem)
 }
 
 // errZeroGuard is what a Guard that nobody made answers.
@@ -80,14 +82,30 @@ func (g *Guard) Func(next http.HandlerFunc) http.Handler { return g.Handler(next
 
 func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if g == nil || g.api == nil {
-		WriteProblem(w, AsProblem(err))
+		if p := AsProblem(err); g != nil && g.refusal != nil {
+			g.refusal(w, r, p)
+		} else {
+			WriteProblem(w, p)
+		}
 		return
 	}
 	r = g.api.beginRequest(w, r)
 	g.api.config.Headers.fill(w, r)
 	p := AsProblem(err)
-	g.api.report(r.Context(), event.AccessDenied, event.Failure, "", p.Code)
-	g.api.fail(w, r, p)
+	g.api.report(r.Context(), event.AccessDenied, event.Failure, p.userID, p.Code)
+	g.api.failWith(w, r, p, g.refusal)
+}
+
+// OnRefuse returns the same guard with another way to write its refusals, for a
+// route whose clients expect something else: a page, a redirect to the sign-in.
+// Headers such as WWW-Authenticate and Retry-After are set already.
+func (g *Guard) OnRefuse(write func(http.ResponseWriter, *http.Request, *Problem)) *Guard {
+	var other Guard
+	if g != nil {
+		other = *g
+	}
+	other.refusal = write
+	return &other
 }
 
 type principalKey struct{}
@@ -196,8 +214,12 @@ func (a *API) All(guards ...*Guard) *Guard {
 		}
 		return found, nil
 	})
-	all.silent = !slices.ContainsFunc(guards, func(g *Guard) bool { return g == nil || !g.silent })
+	all.silent = allSilent(guards)
 	return all
+}
+
+func allSilent(guards []*Guard) bool {
+	return len(guards) > 0 && !slices.ContainsFunc(guards, func(g *Guard) bool { return g == nil || !g.silent })
 }
 
 // Optional passes what guard passes, and requests without a valid credential as

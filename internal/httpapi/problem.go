@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/cookies"
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/sessions"
@@ -35,6 +36,8 @@ type Problem struct {
 	RetryAfter time.Duration `json:"-"`
 
 	cause error
+	// userID is who was refused, where that is known, for events.
+	userID string
 }
 
 // FieldProblem says what is wrong with one member of the request.
@@ -164,11 +167,18 @@ var conditions = []struct {
 	{tokens.ErrExpired, CodeTokenExpired},
 	{tokens.ErrRevoked, CodeTokenRevoked},
 	{cookies.ErrDuplicate, CodeInvalidRequest},
+	{authz.ErrUnavailable, CodeUnavailable},
+	{authz.ErrUnsupported, CodeInvalidRequest},
+	{ErrNotFound, CodeNotFound},
 	// Whoever waited has gone, or has no time left. Last: what else an error
 	// says counts more.
 	{context.Canceled, CodeUnavailable},
 	{context.DeadlineExceeded, CodeUnavailable},
 }
+
+// ErrNotFound is what a service's own functions return for something that is not
+// there: it is answered 404.
+var ErrNotFound = errors.New("not found")
 
 // panicError is a defect that was caught.
 type panicError struct {
@@ -197,6 +207,12 @@ func AsProblem(err error) *Problem {
 		p.Errors = []FieldProblem{{Path: field.Field, Message: field.Message}}
 		return p
 	}
+	var value *authz.ValueError
+	if errors.As(err, &value) {
+		p = refuse(CodeInvalidField)
+		p.Errors = []FieldProblem{{Path: value.Field, Message: value.Message}}
+		return p
+	}
 	var locked *users.LockedError
 	if errors.As(err, &locked) {
 		p = refuse(CodeAccountLocked)
@@ -217,6 +233,11 @@ func AsProblem(err error) *Problem {
 
 // fail answers with the problem that err is.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	a.failWith(w, r, err, nil)
+}
+
+// failWith is fail with another way to write the problem, nil for the app's.
+func (a *API) failWith(w http.ResponseWriter, r *http.Request, err error, answer func(http.ResponseWriter, *http.Request, *Problem)) {
 	p := AsProblem(err)
 	p.RequestID = requestID(w)
 	a.logFailure(r, p)
@@ -231,11 +252,14 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
 	}
-	if a.config.OnError != nil {
+	switch {
+	case answer != nil:
+		answer(w, r, p)
+	case a.config.OnError != nil:
 		a.config.OnError(w, r, p)
-		return
+	default:
+		WriteProblem(w, p)
 	}
-	WriteProblem(w, p)
 }
 
 // logFailure logs what a client is not told: why something failed on our side.

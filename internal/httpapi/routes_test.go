@@ -25,6 +25,8 @@ var routeTraits = map[string]struct {
 	"POST /logout":          {body: true, members: []string{"refresh_token"}},
 	"GET /me":               {private: true},
 	"PATCH /me":             {body: true, private: true, members: []string{"profile"}},
+	"GET /me/permissions":   {private: true},
+	"POST /authorize":       {body: true, private: true, members: []string{"checks"}},
 	"POST /password":        {body: true, private: true, members: []string{"current_password", "new_password"}},
 	"GET /sessions":         {private: true},
 	"DELETE /sessions":      {private: true},

@@ -106,7 +106,7 @@ func (a *API) register(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	user, err := a.config.Users.Create(r.Context(), users.NewUser{Email: email, Password: password, Profile: profile})
+	user, err := a.config.Users.Register(r.Context(), users.NewUser{Email: email, Password: password, Profile: profile})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/authz/casbin"
+	"github.com/mandate-auth/mandate/internal/appstate"
+	"github.com/mandate-auth/mandate/manifest"
+	"github.com/mandate-auth/mandate/tokens/keys"
+)
+
+// providerRetry is how long a provider that could not be opened is left alone.
+const providerRetry = time.Second
+
+// opening is a provider that is opened once: at the start of the app, or later
+// where the manifest does not require it.
+type opening struct {
+	open   func(context.Context) (authz.Provider, error)
+	opened atomic.Pointer[authz.Provider]
+
+	mu     sync.Mutex
+	failed time.Time // by the process's clock
+	err    error
+	closed bool
+}
+
+// get returns the provider, opened.
+func (o *opening) get(ctx context.Context) (authz.Provider, error) {
+	if p := o.opened.Load(); p != nil {
+		return *p, nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if p := o.opened.Load(); p != nil {
+		return *p, nil
+	}
+	now := time.Now() //nolint:forbidigo // how long to leave the provider alone, not a time of the app
+	switch {
+	case o.closed:
+		return nil, fmt.Errorf("%w: %w", authz.ErrUnavailable, ErrClosed)
+	case o.err != nil && now.Sub(o.failed) < providerRetry:
+		return nil, fmt.Errorf("%w: %w", authz.ErrUnavailable, o.err)
+	}
+	p, err := o.open(context.WithoutCancel(ctx))
+	if err != nil {
+		o.failed, o.err = now, err
+		return nil, fmt.Errorf("%w: %w", authz.ErrUnavailable, err)
+	}
+	o.opened.Store(&p)
+	o.err = nil
+	return p, nil
+}
+
+func (o *opening) close(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	if p := o.opened.Load(); p != nil {
+		if c, ok := (*p).(interface{ Close(context.Context) error }); ok {
+			return c.Close(ctx)
+		}
+	}
+	return nil
+}
+
+// buildAuthz makes what decides, and opens the provider unless the manifest can
+// do without.
+func (e *Engine) buildAuthz(ctx context.Context, app *App, state *appstate.State, k *keys.App) error {
+	p := &app.manifest.Auth.Policy
+	create := e.opts.Providers[p.Provider]
+	if p.Provider == "casbin" {
+		create = func(ctx context.Context, _ string) (authz.Provider, error) { return e.openCasbin(ctx, app) }
+	}
+	if create == nil {
+		return fmt.Errorf("auth.policy.provider is %q and nobody has registered it; add Providers: map[string]engine.NewProvider{%q: …} to engine.Options",
+			p.Provider, p.Provider)
+	}
+	app.authz = newAuthz(app, k)
+	app.authz.provider.open = func(ctx context.Context) (authz.Provider, error) {
+		provider, err := create(ctx, app.slug)
+		if err == nil {
+			err = e.seedPolicy(ctx, app, provider, state)
+		}
+		if err != nil {
+			if c, ok := provider.(interface{ Close(context.Context) error }); ok {
+				err = errors.Join(err, c.Close(ctx))
+			}
+			return nil, err
+		}
+		return provider, nil
+	}
+	if _, err := app.authz.provider.get(ctx); err != nil {
+		if p.Required {
+			return fmt.Errorf("the provider %s of authorization: %w", p.Provider, err)
+		}
+		e.opts.Logger.Error("the app starts without its provider of authorization; what needs a decision is refused until it works",
+			slog.String("app", app.slug), slog.String("provider", p.Provider), slog.Any("error", err))
+	}
+	return nil
+}
+
+func (e *Engine) openCasbin(ctx context.Context, app *App) (authz.Provider, error) {
+	a, t := &app.manifest.Auth.Policy.Authorization, &app.manifest.Auth.Tokens
+	store, err := e.policyStore(ctx, a.PoliciesCollection)
+	if err != nil {
+		return nil, err
+	}
+	e.watcher.PollAtLeastEvery(time.Duration(t.Revocation.PollInterval))
+	p, err := casbin.New(store, casbin.Config{ //nolint:contextcheck // its refreshes outlive the call
+		App: app.slug, Model: casbin.Model(a.Model), Hierarchy: a.RoleHierarchy, State: e.states, Watcher: e.watcher,
+		MaxStaleness: time.Duration(t.Revocation.MaxStaleness), Logger: e.opts.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Ready(ctx); err != nil {
+		return nil, errors.Join(err, p.Close(context.WithoutCancel(ctx)))
+	}
+	return p, nil
+}
+
+// policyStore returns the store of a policies collection: one for all apps that
+// share it.
+func (e *Engine) policyStore(ctx context.Context, collection string) (*casbin.Store, error) {
+	e.mu.Lock()
+	found := e.policies[collection]
+	e.mu.Unlock()
+	if found != nil {
+		return found, nil
+	}
+	opened, err := casbin.Open(ctx, e.db, collection)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.policies[collection] == nil {
+		e.policies[collection] = opened
+	}
+	return e.policies[collection], nil
+}
+
+// seedPolicy stores the manifest's initial policies that have not been stored
+// before.
+func (e *Engine) seedPolicy(ctx context.Context, app *App, provider authz.Provider, state *appstate.State) error {
+	rules := map[string]authz.Rule{}
+	var names []string
+	seeded := map[string]bool{}
+	for _, name := range state.Seeded {
+		seeded[name] = true
+	}
+	for _, entry := range app.manifest.Auth.Policy.Authorization.InitialPolicies {
+		r := manifest.Rule(entry)
+		raw, err := json.Marshal([]string{r.Subject, r.Object, r.Action, string(r.Effect)})
+		if err != nil {
+			return err
+		}
+		name := "policy " + string(raw)
+		if _, twice := rules[name]; twice || seeded[name] {
+			continue
+		}
+		rules[name] = r
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	editor, ok := provider.(authz.Editor)
+	if !ok {
+		return fmt.Errorf("%w: the manifest has initial_policies and the provider cannot store any", authz.ErrUnsupported)
+	}
+	return e.states.Once(ctx, app.slug, names, func(ctx context.Context, missing []string) error {
+		var c authz.Change
+		for _, name := range missing {
+			c.Add = append(c.Add, rules[name])
+		}
+		return editor.Apply(ctx, c)
+	})
+}
