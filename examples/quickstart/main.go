@@ -1,5 +1,5 @@
-// Command quickstart is a small service with sign-in: three routes of its own,
-// and those of Mandate under /auth.
+// Command quickstart is a small service with sign-in and permissions: a few
+// routes of its own, and those of Mandate under /auth.
 //
 // It keeps its data in memory, unless MONGODB_URI names a server or
 // QUICKSTART_DATA a file. It listens on ADDR, 127.0.0.1:8080 by default.
@@ -73,6 +73,12 @@ func run(ctx context.Context) error {
 	mux.HandleFunc("GET /{$}", home)
 	mux.HandleFunc("GET /public", public)
 	mux.Handle("GET /profile", app.RequireUser().Func(profile))
+	mux.Handle("GET /admin", app.RequireAdmin().Func(admin))
+
+	docs := documents{db.Collection("documents")}
+	mux.Handle("GET /documents", app.RequirePermission("documents", "read").Func(docs.list))
+	mux.Handle("POST /documents", app.RequirePermission("documents", "create").Func(docs.create))
+	mux.Handle("DELETE /documents/{id}", app.RequireOwnerOr(docs.owner, app.RequirePermission("documents", "delete")).Func(docs.remove))
 	return serve(ctx, app.SecurityHeaders(mux), password)
 }
 
@@ -84,17 +90,23 @@ func home(w http.ResponseWriter, _ *http.Request) {
 
 // public is open to everybody.
 func public(w http.ResponseWriter, _ *http.Request) {
-	reply(w, map[string]string{"message": "Everybody may read this."})
+	reply(w, http.StatusOK, map[string]string{"message": "Everybody may read this."})
 }
 
 // profile needs a user: behind the guard there is always a principal.
 func profile(w http.ResponseWriter, r *http.Request) {
 	p := engine.PrincipalFrom(r.Context())
-	reply(w, map[string]string{"message": "Only you may read this.", "user_id": p.ID, "kind": string(p.Kind)})
+	reply(w, http.StatusOK, map[string]string{"message": "Only you may read this.", "user_id": p.ID, "kind": string(p.Kind)})
 }
 
-func reply(w http.ResponseWriter, v any) {
+// admin needs the role admin.
+func admin(w http.ResponseWriter, _ *http.Request) {
+	reply(w, http.StatusOK, map[string]string{"message": "Only admins may read this."})
+}
+
+func reply(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v)
 }
 
@@ -155,6 +167,7 @@ Quickstart is serving on http://%[1]s
   curl -d '{"email":"admin@example.com","password":"%[2]s"}' \
        -H 'Content-Type: application/json' http://%[1]s/auth/login
   curl -H 'Authorization: Bearer <access_token>' http://%[1]s/profile
+  curl -H 'Authorization: Bearer <access_token>' http://%[1]s/documents
 
 `, listener.Addr(), password)
 
