@@ -289,3 +289,10 @@ func until(t *testing.T, what string, condition func() bool) {
 		}
 	}
 }
+
+// matrixManifest has every route of this version.
+func matrixManifest(t *testing.T, slug string) *manifest.Manifest {
+	t.Helper()
+	return manifestOf(t, slug, `"users":{"allow_anonymous_users":true,"demo_users":[{"email":"demo@example.com","password":"x"}],"lockout":{"max_failures":100}},
+		"sessions":{"max_per_user":100},"policy":{"allow_anonymous":true}`, `"base_path":"/`+slug+`"`, `"environment":"development"`)
+}

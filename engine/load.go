@@ -255,6 +255,15 @@ func (a accounts) Active(ctx context.Context, userID string) (authz.Kind, error)
 	return kind, err
 }
 
+// Exists implements [sessions.Accounts].
+func (a accounts) Exists(ctx context.Context, userID string) (bool, error) {
+	_, err := a.app.users.Get(ctx, userID)
+	if errors.Is(err, users.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // sweep removes what has expired, where the server has no TTL indexes.
 func (app *App) sweep(ctx context.Context) {
 	e := app.engine

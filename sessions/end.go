@@ -215,7 +215,8 @@ func (m *Manager) outdated(ctx context.Context, userID, keep string, epoch int64
 	return ids, nil
 }
 
-// EndAll ends every session of userID and every access token of it. Sign-ins
+// EndAll ends every session of userID and every access token of it. The error is
+// [ErrNotFound] for a user that the app has not. Sign-ins
 // that are under way start again; one right after lives: it carries the new
 // epoch.
 func (m *Manager) EndAll(ctx context.Context, userID, reason string) error {
@@ -246,24 +247,35 @@ func (m *Manager) raise(ctx context.Context, userID string, change bson.E) (int6
 		change,
 		{Key: "$setOnInsert", Value: bson.D{{Key: "created_at", Value: store.Time(m.config.Now())}}},
 	}
-	var err error
-	for range 2 { // the loser of two upserts at once finds the winner's head
-		var h head
-		if h, err = m.raiseOnce(ctx, userID, update); err == nil {
-			return h.Epoch, nil
-		}
-		if !mongo.IsDuplicateKeyError(err) {
-			break
-		}
+	h, err := m.raiseOnce(ctx, userID, update, false)
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		h, err = m.raiseFirst(ctx, userID, update)
 	}
-	return 0, store.Error("raise the session epoch", err)
+	return h.Epoch, store.Error("raise the session epoch", err)
 }
 
-func (m *Manager) raiseOnce(ctx context.Context, userID string, update bson.D) (head, error) {
+// raiseFirst makes the head. It asks first whether the user is one of the app: a
+// head of another app's user would keep that user out for ever.
+func (m *Manager) raiseFirst(ctx context.Context, userID string, update bson.D) (head, error) {
+	exists, err := m.config.Accounts.Exists(ctx, userID)
+	if err == nil && !exists {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return head{}, err
+	}
+	h, err := m.raiseOnce(ctx, userID, update, true)
+	if mongo.IsDuplicateKeyError(err) { // the loser of two upserts at once finds the winner's head
+		h, err = m.raiseOnce(ctx, userID, update, true)
+	}
+	return h, err
+}
+
+func (m *Manager) raiseOnce(ctx context.Context, userID string, update bson.D, upsert bool) (head, error) {
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
 	var h head
-	err := m.heads.FindOneAndUpdate(ctx, m.byID(userID), update, options.FindOneAndUpdate().SetUpsert(true).
+	err := m.heads.FindOneAndUpdate(ctx, m.byID(userID), update, options.FindOneAndUpdate().SetUpsert(upsert).
 		SetReturnDocument(options.After).SetProjection(bson.D{{Key: "epoch", Value: 1}})).Decode(&h)
 	return h, err
 }

@@ -23,6 +23,7 @@ type everybody struct{}
 func (everybody) AddSession(context.Context, string, time.Time, string) error { return nil }
 func (everybody) AddUser(context.Context, string, int64, string) error        { return nil }
 func (everybody) Active(context.Context, string) (authz.Kind, error)          { return authz.KindHuman, nil }
+func (everybody) Exists(context.Context, string) (bool, error)                { return true, nil }
 
 // exampleManager returns a manager on a database in memory, and what closes
 // both.

@@ -65,6 +65,8 @@ func (f *fakes) Active(context.Context, string) (authz.Kind, error) {
 	return authz.KindHuman, nil
 }
 
+func (f *fakes) Exists(context.Context, string) (bool, error) { return !f.gone.Load(), nil }
+
 func (f *fakes) Record(_ context.Context, e mevent.Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

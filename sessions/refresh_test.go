@@ -266,6 +266,10 @@ func (brokenAccounts) Active(context.Context, string) (authz.Kind, error) {
 	return "", store.ErrUnavailable
 }
 
+func (brokenAccounts) Exists(context.Context, string) (bool, error) {
+	return false, store.ErrUnavailable
+}
+
 // The service's secret is changed: tokens of the old one are accepted as long as
 // it is in the ring, and their successors come under the new one.
 func TestSecretIsChanged(t *testing.T) {

@@ -90,6 +90,8 @@ type Revoker interface {
 type Accounts interface {
 	// Active returns the user's kind, or an error that wraps [ErrGone].
 	Active(ctx context.Context, userID string) (authz.Kind, error)
+	// Exists reports whether the app has the user, active or not.
+	Exists(ctx context.Context, userID string) (bool, error)
 }
 
 // Config configures a [Manager].

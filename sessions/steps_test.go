@@ -150,6 +150,14 @@ func (p probed) Active(ctx context.Context, id string) (kind authz.Kind, err err
 	return kind, err
 }
 
+func (p probed) Exists(ctx context.Context, id string) (exists bool, err error) {
+	err = p.call("Exists", func() error {
+		exists, err = p.fakes.Exists(ctx, id)
+		return err
+	})
+	return exists, err
+}
+
 func (p probed) call(name string, do func() error) error {
 	p.step(name)
 	if p.questions.Load() {
