@@ -82,7 +82,8 @@ func background(c bson.Raw) bool {
 	case "getMore", "killCursors", "hello", "ping", "endSessions", "aggregate":
 		return true
 	case "find":
-		return collectionOf(c) == "token_blacklist" && c.Lookup("filter", "_id").Type == 0
+		watched := collectionOf(c) == "token_blacklist" || collectionOf(c) == "app_state"
+		return watched && c.Lookup("filter", "_id").Type == 0
 	default:
 		return false
 	}

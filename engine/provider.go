@@ -114,7 +114,7 @@ func (e *Engine) openCasbin(ctx context.Context, app *App) (authz.Provider, erro
 		return nil, err
 	}
 	e.watcher.PollAtLeastEvery(time.Duration(t.Revocation.PollInterval))
-	p, err := casbin.New(store, casbin.Config{ //nolint:contextcheck // its refreshes outlive the call
+	p, err := casbin.New(store, casbin.Config{
 		App: app.slug, Model: casbin.Model(a.Model), Hierarchy: a.RoleHierarchy, State: e.states, Watcher: e.watcher,
 		MaxStaleness: time.Duration(t.Revocation.MaxStaleness), Logger: e.opts.Logger,
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 
 	"go.mongodb.org/mongo-driver/bson"
@@ -161,35 +162,28 @@ func (p *Provider) remains(ctx context.Context, removed map[row]bool) ([]documen
 
 // Assigned implements [authz.Editor].
 func (p *Provider) Assigned(ctx context.Context, subject string) ([]string, error) {
-	found, err := p.ofSubject(ctx, subject, ptypeGrouping)
+	found, err := p.ofSubject(ctx, subject)
 	if err != nil {
 		return nil, err
 	}
-	roles := make([]string, len(found))
-	for i, d := range found {
-		roles[i] = d.object
+	roles := make([]string, 0, len(found))
+	for _, d := range found {
+		if d.grouping {
+			roles = append(roles, d.object)
+		}
 	}
 	slices.Sort(roles)
 	return slices.Compact(roles), nil
 }
 
 // ofSubject reads what is stored about the subject.
-func (p *Provider) ofSubject(ctx context.Context, subject string, ptypes ...string) ([]document, error) {
+func (p *Provider) ofSubject(ctx context.Context, subject string) ([]document, error) {
 	if err := authz.CheckValue("subject", subject); err != nil {
 		return nil, err
 	}
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
-	var filters []bson.M
-	for _, ptype := range ptypes {
-		switch {
-		case ptype == ptypePolicy:
-			filters = append(filters, bson.M{"ptype": ptype, "v0": subject, "v1": p.config.App})
-		case p.config.Model.roles():
-			filters = append(filters, bson.M{"ptype": ptype, "v0": subject, "v2": p.config.App})
-		}
-	}
-	found, err := p.store.read(ctx, p.config.App, p.config.Model, filters...)
+	found, err := p.store.read(ctx, p.config.App, p.config.Model, bson.M{"$or": subjectFilters(p.config.App, p.config.Model, subject)})
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -198,7 +192,7 @@ func (p *Provider) ofSubject(ctx context.Context, subject string, ptypes ...stri
 
 // Forget implements [authz.Editor].
 func (p *Provider) Forget(ctx context.Context, subject string) error {
-	found, err := p.ofSubject(ctx, subject, ptypePolicy, ptypeGrouping)
+	found, err := p.ofSubject(ctx, subject)
 	if err != nil {
 		return err
 	}
@@ -209,6 +203,11 @@ func (p *Provider) Forget(ctx context.Context, subject string) error {
 		} else {
 			c.Remove = append(c.Remove, d.rule())
 		}
+	}
+	// One that is not there makes every instance look at the subject, also when
+	// nothing is left: the call may be a repetition.
+	if p.config.Model.roles() && len(c.Unassign) == 0 {
+		c.Unassign = []authz.Assignment{{Subject: subject, Role: "nobody"}}
 	}
 	return p.Apply(ctx, c)
 }
@@ -275,12 +274,12 @@ func (p *Provider) Rules(ctx context.Context, f authz.RuleFilter, page authz.Pag
 // behind selects what comes after the values in the order.
 func behind(order bson.D, values []string) bson.A {
 	var out bson.A
-	for i := range order {
-		part := bson.M{order[i].Key: bson.M{"$gt": values[i]}}
-		for j := range i {
-			part[order[j].Key] = values[j]
-		}
+	equal := bson.M{}
+	for i, value := range values {
+		part := maps.Clone(equal)
+		part[order[i].Key] = bson.M{"$gt": value}
 		out = append(out, part)
+		equal[order[i].Key] = value
 	}
 	return out
 }

@@ -114,12 +114,6 @@ func rule(subject, object, action string) authz.Rule {
 	return authz.Rule{Subject: subject, Permission: authz.Permission{Object: object, Action: action}}
 }
 
-func denial(subject, object, action string) authz.Rule {
-	r := rule(subject, object, action)
-	r.Effect = authz.Deny
-	return r
-}
-
 func apply(t *testing.T, e authz.Editor, c authz.Change) {
 	t.Helper()
 	if err := e.Apply(t.Context(), c); err != nil {

@@ -73,7 +73,7 @@ func (p *Provider) shared(ctx context.Context) error {
 			return nil, errClosed
 		}
 		defer p.ended.Done()
-		return nil, p.refresh(p.run, nil) //nolint:contextcheck // it belongs to all who wait
+		return nil, p.refresh(p.run, nil)
 	})
 	select {
 	case r := <-done:
@@ -180,15 +180,14 @@ func (p *Provider) reread(ctx context.Context, from *snapshot, to *appstate.Poli
 		present[d.row] = true
 	}
 	for _, key := range keys {
-		for _, r := range keyRows(key) {
-			switch {
-			case r.grouping && !p.config.Model.roles():
-			case present[r]:
-				b.add(r)
-			default:
+		for _, r := range keyRows(from, key) {
+			if !present[r] {
 				b.remove(r)
 			}
 		}
+	}
+	for r := range present {
+		b.add(r)
 	}
 	return b.done(to.Version), nil
 }

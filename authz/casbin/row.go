@@ -60,30 +60,47 @@ func (r row) values(app string) []string {
 	return []string{r.subject, app, r.object, r.action, string(r.rule().Effect)}
 }
 
-// key names the rule in the log of changes, whatever its effect.
+// keySubject is the type of a key that stands for everything about a subject.
+const keySubject = "s"
+
+// key names what a change of the row touches, for the log of changes: the rule,
+// whatever its effect, or everything about the subject of a grouping. Who is
+// given roles has few rules, and so a call that is repeated after it has failed
+// half way heals whatever the first one left behind, also when there is nothing
+// left to write.
 func (r row) key() []string {
 	if r.grouping {
-		return []string{ptypeGrouping, r.subject, r.object}
+		return []string{keySubject, r.subject}
 	}
 	return []string{ptypePolicy, r.subject, r.object, r.action}
 }
 
-// keyFilter selects the rows of a key. ok is false for a key of a later version.
-func keyFilter(app string, key []string) (filter bson.M, ok bool) {
+// keyFilters select the rows of a key. There are none for a key of a later
+// version.
+func keyFilters(app string, model Model, key []string) []bson.M {
 	switch {
 	case len(key) == 4 && key[0] == ptypePolicy:
-		return bson.M{"ptype": ptypePolicy, "v0": key[1], "v1": app, "v2": key[2], "v3": key[3]}, true
-	case len(key) == 3 && key[0] == ptypeGrouping:
-		return bson.M{"ptype": ptypeGrouping, "v0": key[1], "v1": key[2], "v2": app}, true
+		return []bson.M{{"ptype": ptypePolicy, "v0": key[1], "v1": app, "v2": key[2], "v3": key[3]}}
+	case len(key) == 2 && key[0] == keySubject:
+		return subjectFilters(app, model, key[1])
 	default:
-		return nil, false
+		return nil
 	}
 }
 
-// keyRows are the rows that a key may stand for.
-func keyRows(key []string) []row {
-	if key[0] == ptypeGrouping {
-		return []row{{grouping: true, subject: key[1], object: key[2]}}
+// subjectFilters select everything about a subject.
+func subjectFilters(app string, model Model, subject string) []bson.M {
+	filters := []bson.M{{"ptype": ptypePolicy, "v0": subject, "v1": app}}
+	if model.roles() {
+		filters = append(filters, bson.M{"ptype": ptypeGrouping, "v0": subject, "v2": app})
+	}
+	return filters
+}
+
+// keyRows are the rows that a key may stand for in a snapshot.
+func keyRows(s *snapshot, key []string) []row {
+	if key[0] == keySubject {
+		return s.rowsOf(key[1])
 	}
 	r := row{subject: key[1], object: key[2], action: key[3]}
 	denied := r

@@ -60,6 +60,25 @@ func (s *snapshot) has(r row) bool {
 	return ok
 }
 
+// rowsOf returns everything about the subject.
+func (s *snapshot) rowsOf(name string) []row {
+	found := s.find(name)
+	if found == nil {
+		return nil
+	}
+	var out []row
+	for _, role := range found.roles {
+		out = append(out, row{grouping: true, subject: name, object: role})
+	}
+	for p := range found.allow {
+		out = append(out, row{subject: name, object: p.Object, action: p.Action})
+	}
+	for p := range found.deny {
+		out = append(out, row{subject: name, object: p.Object, action: p.Action, deny: true})
+	}
+	return out
+}
+
 // builder makes a snapshot out of another one.
 type builder struct {
 	snapshot

@@ -213,20 +213,20 @@ func (s *Store) all(ctx context.Context, app string, model Model) ([]document, e
 func (s *Store) touched(ctx context.Context, app string, model Model, keys [][]string) ([]document, error) {
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
-	var any bson.A
+	var filters bson.A
 	for _, key := range keys {
-		filter, ok := keyFilter(app, key)
-		if !ok {
+		of := keyFilters(app, model, key)
+		if len(of) == 0 {
 			return nil, fmt.Errorf("%w: the log of changes names a rule that this version does not know", errors.ErrUnsupported)
 		}
-		if key[0] == ptypePolicy || model.roles() {
-			any = append(any, filter)
+		for _, filter := range of {
+			filters = append(filters, filter)
 		}
 	}
-	if len(any) == 0 {
+	if len(filters) == 0 {
 		return nil, nil
 	}
-	return s.read(ctx, app, model, bson.M{"$or": any})
+	return s.read(ctx, app, model, bson.M{"$or": filters})
 }
 
 // removeDocuments removes documents that the adapter does not recognise: stock

@@ -104,7 +104,7 @@ func (a *API) RequireOwnerOr(owner func(*http.Request) (userID string, err error
 func (a *API) Any(guards ...*Guard) *Guard {
 	guards = slices.Clone(guards)
 	one := a.guard(func(r *http.Request) (*authz.Principal, error) {
-		var worst error = errZeroGuard
+		worst := errZeroGuard
 		rank := -1
 		for _, g := range guards {
 			p, err := g.run(r)

@@ -51,6 +51,9 @@ func (l *Link) Restore() {
 	l.cut = false
 }
 
+// restore implements network.
+func (l *Link) restore() { l.Restore() }
+
 // Connections returns how many connections are open or were not yet cut.
 func (l *Link) Connections() int {
 	l.mu.Lock()

@@ -50,7 +50,13 @@ func URI(tb testing.TB) string {
 	return uri
 }
 
-func connect(monitor *event.CommandMonitor, link *Link) (*mongo.Client, error) {
+// network is a dialer that a test can make fail.
+type network interface {
+	options.ContextDialer
+	restore()
+}
+
+func connect(monitor *event.CommandMonitor, link network) (*mongo.Client, error) {
 	uri, err := server()
 	if err != nil {
 		return nil, err
@@ -102,10 +108,13 @@ func LinkedAndMonitored(tb testing.TB, monitor *event.CommandMonitor) (*mongo.Da
 // when link is not nil, behind a link.
 func Second(tb testing.TB, db *mongo.Database, link *Link) *mongo.Database {
 	tb.Helper()
+	if link == nil {
+		return own(tb, db.Name(), nil, nil)
+	}
 	return own(tb, db.Name(), nil, link)
 }
 
-func own(tb testing.TB, name string, monitor *event.CommandMonitor, link *Link) *mongo.Database {
+func own(tb testing.TB, name string, monitor *event.CommandMonitor, link network) *mongo.Database {
 	tb.Helper()
 	URI(tb)
 	c, err := connect(monitor, link)
@@ -114,7 +123,7 @@ func own(tb testing.TB, name string, monitor *event.CommandMonitor, link *Link) 
 	}
 	tb.Cleanup(func() {
 		if link != nil {
-			link.Restore()
+			link.restore()
 		}
 		_ = c.Disconnect(context.Background())
 	})
