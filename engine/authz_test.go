@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 
@@ -360,9 +359,7 @@ func TestRefusalsAndEvents(t *testing.T) {
 	expect(t, fmt.Sprintf("%d %s", r.status, r.header.Get("Location")), "303 /sign-in?because=forbidden")
 	expect(t, w.through(guard, admin.token).status, 200)
 	w.want(w.through(w.app.RequireAdmin(), user.token), 403, "forbidden")
-	until(t, "the refusal to be reported", func() bool {
-		return w.events.find(func(e event.Event) bool { return e.Type == event.AccessDenied && e.UserID == user.id })
-	})
+	w.events.WaitFor(t, "of the refusal", func(e event.Event) bool { return e.Type == event.AccessDenied && e.UserID == user.id })
 	grant := w.app.RequireAdmin().Func(func(rw http.ResponseWriter, r *http.Request) {
 		if err := w.app.Authz().GrantRole(r.Context(), user.id, "editor"); err != nil {
 			t.Error(err)
@@ -372,15 +369,8 @@ func TestRefusalsAndEvents(t *testing.T) {
 		}
 	})
 	do(t, grant, "GET", "/", nil, admin.token)
-	until(t, "the grant to be reported", func() bool {
-		return w.events.find(func(e event.Event) bool {
-			return e.Type == event.RoleGranted && e.UserID == user.id && e.Actor == admin.id && e.Reason == "editor"
-		}) && w.events.has(event.PolicyChanged)
+	w.events.WaitFor(t, "of the grant", func(e event.Event) bool {
+		return e.Type == event.RoleGranted && e.UserID == user.id && e.Actor == admin.id && e.Reason == "editor"
 	})
-}
-
-func (r *recorder) find(match func(event.Event) bool) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.ContainsFunc(r.seen, match)
+	w.events.Wait(t, event.PolicyChanged)
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/engine/enginetest"
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 )
@@ -158,7 +159,7 @@ func TestFaultSweep(t *testing.T) {
 
 // sweep returns how many calls of the operation met the fault.
 func sweep(t *testing.T, op operation, mode storetest.FaultMode) (points int64) {
-	faults := &storetest.Faults{Counts: func(c bson.Raw) bool { return !background(c) }}
+	faults := &storetest.Faults{Counts: func(c bson.Raw) bool { return !enginetest.NewCommand(c).Background() }}
 	w := newWorld(t, storetest.Faulty(t, faults), manifestOf(t, "shop", guests+","+policy(`"initial_policies":[["admin","documents","read"]]`)))
 	for n := 1; ; n++ {
 		s, err := w.newSubject(fmt.Sprintf("user%d", n))

@@ -85,7 +85,7 @@ func TestGuards(t *testing.T) {
 	if r := do(t, a.RequireFresh(time.Hour).Handler(ok), "GET", "/", nil, user); r.status != 200 {
 		t.Errorf("an hour is allowed: %s", r.raw)
 	}
-	until(t, "the denials to be reported", func() bool { return w.events.has(event.AccessDenied) })
+	w.events.Wait(t, event.AccessDenied)
 }
 
 // Strict asks the database: a session whose revocation was lost is refused.

@@ -19,6 +19,7 @@ import (
 	"go.mongodb.org/mongo-driver/mongo"
 
 	"github.com/mandate-auth/mandate/engine"
+	"github.com/mandate-auth/mandate/engine/enginetest"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/manifest"
@@ -40,9 +41,9 @@ type world struct {
 	eng    *engine.Engine
 	app    *engine.App
 	hashes atomic.Int64
-	offset atomic.Int64
+	clock  enginetest.Clock
 	logs   syncBuffer
-	events recorder
+	events enginetest.Events
 }
 
 type syncBuffer struct {
@@ -62,30 +63,7 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-type recorder struct {
-	mu   sync.Mutex
-	seen []event.Event
-}
-
-func (r *recorder) Record(_ context.Context, e event.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.seen = append(r.seen, e)
-}
-
-func (r *recorder) has(kind event.Type) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.seen {
-		if e.Type == kind {
-			return true
-		}
-	}
-	return false
-}
-
-func (w *world) now() time.Time       { return time.Now().Add(time.Duration(w.offset.Load())) }
-func (w *world) move(d time.Duration) { w.offset.Add(int64(d)) }
+func (w *world) move(d time.Duration) { w.clock.Advance(d) }
 
 // manifestOf builds a manifest for tests: JSON of the auth part, and of the rest.
 func manifestOf(t *testing.T, slug, auth string, rest ...string) *manifest.Manifest {
@@ -113,7 +91,7 @@ func newWorld(t *testing.T, db *mongo.Database, m *manifest.Manifest, edit ...fu
 	w := &world{t: t, db: db}
 	opts := &engine.Options{
 		SecretKeys: []engine.Secret{engine.NewSecret(secretKey)}, InsecureHashCost: 4, OnHash: func() { w.hashes.Add(1) },
-		Now: w.now, Logger: slog.New(slog.NewTextHandler(&w.logs, nil)), Sinks: []event.Sink{event.SlogSink(slog.New(slog.NewTextHandler(&w.logs, nil))), &w.events},
+		Now: w.clock.Now, Logger: slog.New(slog.NewTextHandler(&w.logs, nil)), Sinks: []event.Sink{event.SlogSink(slog.New(slog.NewTextHandler(&w.logs, nil))), &w.events},
 		LookupEnv: func(string) (string, bool) { return "", false },
 	}
 	for _, f := range edit {

@@ -8,6 +8,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/bson"
 
+	"github.com/mandate-auth/mandate/engine/enginetest"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 )
 
@@ -15,30 +16,30 @@ import (
 // grow with the collection. On a real server its own plan has to agree.
 func TestEveryQueryIsServedByAnIndex(t *testing.T) {
 	t.Parallel()
-	commands := &commandLog{}
-	w := newWorld(t, storetest.Monitored(t, commands.monitor()), manifestOf(t, "shop",
+	commands := &enginetest.Commands{}
+	w := newWorld(t, storetest.Monitored(t, commands.Monitor()), manifestOf(t, "shop",
 		`"users":{"allow_anonymous_users":true,"demo_users":[{"email":"d@example.com","password":"x"}]},"sessions":{"max_per_user":2}`, `"environment":"development"`))
 	w.everything()
 	seen := map[string]bool{}
-	for _, c := range commands.commands() {
-		for _, filter := range filters(c) {
+	for _, c := range commands.All() {
+		for _, filter := range c.Filters() {
 			names := fieldsOf(filter)
 			if slices.Equal(names, []string{"$or"}) {
 				// Each branch is a query of its own, and all of one shape.
 				names = fieldsOf(filter.Lookup("$or", "0").Document())
 			}
-			key := commandName(c) + " " + collectionOf(c) + " " + strings.Join(names, ",")
+			key := c.Name + " " + c.Collection + " " + strings.Join(names, ",")
 			if seen[key] {
 				continue
 			}
 			seen[key] = true
-			if sort, ok := c.Lookup("sort").DocumentOK(); ok {
+			if sort, ok := c.Raw.Lookup("sort").DocumentOK(); ok {
 				names = append(names, fieldsOf(sort)...)
 			}
-			if !slices.Contains(names, "_id") && !w.indexed(collectionOf(c), names) {
+			if !slices.Contains(names, "_id") && !w.indexed(c.Collection, names) {
 				t.Errorf("no index begins with fields of %s", key)
 			}
-			if commandName(c) == "find" && os.Getenv("MONGODB_URI") != "" {
+			if c.Name == "find" && os.Getenv("MONGODB_URI") != "" {
 				w.explain(c)
 			}
 		}
@@ -86,11 +87,11 @@ func (w *world) indexed(collection string, names []string) bool {
 }
 
 // explain asks the server for its plan of a find.
-func (w *world) explain(c bson.Raw) {
+func (w *world) explain(c enginetest.Command) {
 	w.t.Helper()
-	find := bson.D{{Key: "find", Value: collectionOf(c)}}
+	find := bson.D{{Key: "find", Value: c.Collection}}
 	for _, field := range []string{"filter", "sort", "limit", "projection"} {
-		if v := c.Lookup(field); v.Type != 0 {
+		if v := c.Raw.Lookup(field); v.Type != 0 {
 			find = append(find, bson.E{Key: field, Value: v})
 		}
 	}
@@ -105,6 +106,6 @@ func (w *world) explain(c bson.Raw) {
 	}
 	winning, _, _ := strings.Cut(string(raw), "rejectedPlans")
 	if strings.Contains(winning, "COLLSCAN") {
-		w.t.Errorf("the server scans the collection for %s", describe(c))
+		w.t.Errorf("the server scans the collection for %s", c)
 	}
 }

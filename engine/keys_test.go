@@ -351,7 +351,7 @@ func bindKey(key string, edit request) func(*testing.T) {
 			r := w.do("POST", "/auth/refresh", obj("refresh_token", w.register().text("refresh_token")), edit)
 			expect(t, r.status, want)
 			if want == 200 {
-				until(t, "the change to be reported", func() bool { return w.events.has(event.DeviceChanged) || w.events.has(event.AddressChanged) })
+				w.events.WaitFor(t, "a change", func(e event.Event) bool { return e.Type == event.DeviceChanged || e.Type == event.AddressChanged })
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/mandate-auth/mandate/engine/enginetest"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 )
 
@@ -13,13 +14,13 @@ import (
 func TestCrashDuringChangeOfPassword(t *testing.T) {
 	t.Parallel()
 	for step := 1; ; step++ {
-		commands := &commandLog{}
-		db, link := storetest.LinkedAndMonitored(t, commands.monitor())
+		commands := &enginetest.Commands{}
+		db, link := storetest.LinkedAndMonitored(t, commands.Monitor())
 		w := newWorld(t, db, manifestOf(t, "shop", ``))
 		observer := newWorld(t, storetest.Second(t, db, nil), manifestOf(t, "shop", ``))
 		other, mine := w.register(), w.login()
 		var count atomic.Int64
-		commands.setHook(func(string) {
+		commands.Hook(func(enginetest.Command) {
 			if count.Add(1) == int64(step) {
 				link.Cut()
 			}
@@ -30,7 +31,7 @@ func TestCrashDuringChangeOfPassword(t *testing.T) {
 		}
 		answered := change(password, next).status == 204
 		reached := count.Load() >= int64(step)
-		commands.setHook(nil)
+		commands.Hook(nil)
 		link.Restore()
 		dead := func() bool {
 			return observer.me(other.text("access_token")).status == 401 &&

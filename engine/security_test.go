@@ -17,6 +17,7 @@ import (
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine"
+	"github.com/mandate-auth/mandate/engine/enginetest"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
@@ -176,9 +177,7 @@ func TestCrossOriginRequests(t *testing.T) {
 			t.Errorf("%s, reading: %d %q", tt.name, r.status, r.code())
 		}
 	}
-	if !w.events.has(event.CrossOriginRefused) {
-		until(t, "the event", func() bool { return w.events.has(event.CrossOriginRefused) })
-	}
+	w.events.Wait(t, event.CrossOriginRefused)
 }
 
 func TestCORS(t *testing.T) {
@@ -298,21 +297,21 @@ func TestCrashBetweenSteps(t *testing.T) {
 // reports whether it has that many.
 func crashAt(t *testing.T, step int, operation func(w *world, first, second *response) error) bool {
 	t.Helper()
-	commands := &commandLog{}
-	db, link := storetest.LinkedAndMonitored(t, commands.monitor())
+	commands := &enginetest.Commands{}
+	db, link := storetest.LinkedAndMonitored(t, commands.Monitor())
 	w := newWorld(t, db, manifestOf(t, "shop", ``))
 	observer := newWorld(t, storetest.Second(t, db, nil), manifestOf(t, "shop", ``))
 	first := w.register()
 
 	var count atomic.Int64
-	commands.setHook(func(string) {
+	commands.Hook(func(enginetest.Command) {
 		if count.Add(1) == int64(step) {
 			link.Cut()
 		}
 	})
 	err := operation(w, first, nil)
 	reached := count.Load() >= int64(step)
-	commands.setHook(nil)
+	commands.Hook(nil)
 	dead := func() bool {
 		access := observer.me(first.text("access_token")).status
 		refresh := observer.do("POST", "/auth/refresh", obj("refresh_token", first.text("refresh_token"))).status
@@ -353,8 +352,8 @@ func TestTwoEnginesStartAtOnce(t *testing.T) {
 // Every command of an app names it in its filter. The exceptions are listed.
 func TestEveryFilterNamesTheApp(t *testing.T) {
 	t.Parallel()
-	commands := &commandLog{}
-	w := newWorld(t, storetest.Monitored(t, commands.monitor()), manifestOf(t, "shop", `"users":{"allow_anonymous_users":true,"demo_users":[{"email":"d@example.com","password":"x"}]},"sessions":{"max_per_user":2}`, `"environment":"development"`))
+	commands := &enginetest.Commands{}
+	w := newWorld(t, storetest.Monitored(t, commands.Monitor()), manifestOf(t, "shop", `"users":{"allow_anonymous_users":true,"demo_users":[{"email":"d@example.com","password":"x"}]},"sessions":{"max_per_user":2}`, `"environment":"development"`))
 	w.everything()
 	if err := w.app.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -365,18 +364,18 @@ func TestEveryFilterNamesTheApp(t *testing.T) {
 		"find app_state":          true, // the same, and the engine-wide watch of versions
 	}
 	checked := map[string]bool{}
-	for _, c := range commands.commands() {
-		key := commandName(c) + " " + collectionOf(c)
-		for _, f := range filters(c) {
+	for _, c := range commands.All() {
+		key := c.Name + " " + c.Collection
+		for _, f := range c.Filters() {
 			checked[key] = true
-			if collectionOf(c) == "casbin_policies" {
+			if c.Collection == "casbin_policies" {
 				if !domainIs(f, "shop") {
-					t.Errorf("no domain in the filter of %s", describe(c))
+					t.Errorf("no domain in the filter of %s", c)
 				}
 				continue
 			}
 			if app, _ := f.Lookup("app").StringValueOK(); app != "shop" && !exceptions[key] {
-				t.Errorf("no app in the filter of %s", describe(c))
+				t.Errorf("no app in the filter of %s", c)
 			}
 		}
 	}
@@ -490,7 +489,7 @@ func TestSecretsAreNowhere(t *testing.T) {
 	}
 	places := map[string]string{
 		"logs": w.logs.String(), "answers": answers, "values": fmt.Sprintf("%v %+v %#v", w.app.Manifest(), w.app.Manifest().Auth, w.app.Manifest().Effective()),
-		"events": fmt.Sprintf("%+v", w.events.seen), "database": dump(t, w),
+		"events": fmt.Sprintf("%+v", w.events.All()), "database": dump(t, w),
 	}
 	for place, text := range places {
 		if text == "" {

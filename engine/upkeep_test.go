@@ -85,5 +85,5 @@ func TestDisabledGuest(t *testing.T) {
 	w.want(w.me(guest.text("access_token")), 401, "token_revoked")
 	w.want(w.do("POST", "/auth/anonymous", obj("device_id", guest.text("device_id"))), 403, "account_disabled")
 	w.want(w.do("POST", "/auth/refresh", obj("refresh_token", guest.text("refresh_token"))), 401, "session_expired")
-	until(t, "the event", func() bool { return w.events.has(event.UserDisabled) })
+	w.events.Wait(t, event.UserDisabled)
 }

@@ -131,6 +131,9 @@ func (p *Provider) refresh(ctx context.Context, seen *appstate.Policy) error {
 	}
 	began := p.watch.Now()
 	if seen == nil {
+		if p.snapshot.Load() != nil && !p.watch.Outdated() {
+			return nil // who had the turn before has done it
+		}
 		var err error
 		if seen, err = p.config.State.Policy(ctx, p.config.App); err != nil {
 			return err
