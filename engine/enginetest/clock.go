@@ -6,7 +6,7 @@ import (
 )
 
 // Clock runs like the real one, as far ahead of it as it was advanced. It is safe
-// for concurrent use.
+// for concurrent use. The zero value is ready and shows the real time.
 type Clock struct{ ahead atomic.Int64 }
 
 // NewClock returns a clock that shows the real time.

@@ -88,11 +88,15 @@ func NewCommand(raw bson.Raw) Command {
 }
 
 // Background reports whether the driver sent the command by itself, or the engine
-// to follow what other instances write.
+// to follow what other instances write. The later batches of any query count as
+// such: they do not say whose they are.
 func (c Command) Background() bool {
 	switch c.Name {
-	case "getMore", "killCursors", "hello", "isMaster", "ping", "endSessions", "aggregate":
+	case "getMore", "killCursors", "hello", "isMaster", "ping", "endSessions":
 		return true
+	case "aggregate":
+		_, err := c.Raw.LookupErr("pipeline", "0", "$changeStream")
+		return err == nil
 	case "find":
 		followed := c.Collection == "token_blacklist" || c.Collection == "app_state"
 		return followed && c.Raw.Lookup("filter", "_id").Type == 0

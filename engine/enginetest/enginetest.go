@@ -13,7 +13,9 @@
 //	}
 //
 // Each [New] has a database of its own, in memory, or on the server that
-// MONGODB_URI names. Passwords are hashed at the least cost.
+// MONGODB_URI names. With MANDATE_REQUIRE_DB=1 a missing MONGODB_URI ends the test,
+// so that a run meant for a real server cannot pass in memory. Passwords are hashed
+// at the least cost.
 package enginetest
 
 import (
@@ -143,6 +145,9 @@ func database(tb testing.TB, commands *Commands) *mongo.Database {
 	tb.Helper()
 	uri := os.Getenv("MONGODB_URI")
 	if uri == "" {
+		if os.Getenv("MANDATE_REQUIRE_DB") == "1" {
+			tb.Fatal("MANDATE_REQUIRE_DB=1 and no MONGODB_URI: set it to the server to test on")
+		}
 		server, err := localmongo.Start(tb.Context(), &localmongo.Options{Listen: true, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			tb.Fatal(err)

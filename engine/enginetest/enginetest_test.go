@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,9 @@ func service(app *engine.App) http.Handler {
 	mux.Handle(app.Manifest().BasePath+"/", app.Handler())
 	mux.Handle("GET /who", app.RequireUser().Func(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, engine.PrincipalFrom(r.Context()).ID)
+		if theme, err := r.Cookie("theme"); err == nil {
+			_, _ = io.WriteString(w, " "+theme.Value)
+		}
 	}))
 	mux.Handle("POST /admin", app.RequireAdmin().Func(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	return mux
@@ -46,46 +50,43 @@ func status(t *testing.T, client *http.Client, method, url string) int {
 	return res.StatusCode
 }
 
-const cookieOnly = `{"slug":"shop","environment":"development","auth":{"tokens":{"transport":"cookie"}}}`
+// Not parallel: the environment belongs to all tests.
+func TestRequireDB(t *testing.T) {
+	t.Setenv("MANDATE_REQUIRE_DB", "1")
+	t.Setenv("MONGODB_URI", "")
+	if got := outcome(func(t testing.TB) { enginetest.New(t, nil) }); !strings.Contains(got, "no MONGODB_URI") {
+		t.Errorf("a run meant for a real server went on in memory: %q", got)
+	}
+}
 
-func TestSignIn(t *testing.T) {
+func TestNewEndsTheTest(t *testing.T) {
 	t.Parallel()
-	for name, opts := range map[string]*enginetest.Options{
-		"bearer": nil, "cookie": {Manifest: cookieOnly},
-		"cookie for a domain": {Manifest: strings.Replace(cookieOnly, `"tokens"`, `"cookies":{"domain":"shop.example"},"tokens"`, 1)},
+	for says, opts := range map[string]*enginetest.Options{
+		"no-such.json": {ManifestFile: "no-such.json"},
+		"slug":         {Manifest: `{}`},
+		"32":           {Configure: func(o *engine.Options) { o.SecretKeys = []engine.Secret{engine.NewSecret("short")} }},
 	} {
-		for scheme, serve := range map[string]func(http.Handler) *httptest.Server{"http": httptest.NewServer, "https": httptest.NewTLSServer} {
-			t.Run(name+" over "+scheme, func(t *testing.T) {
-				t.Parallel()
-				env := enginetest.New(t, opts)
-				server := serve(service(env.App))
-				defer server.Close()
-				client := server.Client()
-				defer client.CloseIdleConnections()
-				if got := status(t, client, "GET", server.URL+"/who"); got != 401 {
-					t.Errorf("nobody gets %d", got)
-				}
-				env.SignIn(t, client, enginetest.User{Email: "ada@example.com"})
-				if got := status(t, client, "GET", server.URL+"/who"); got != 200 {
-					t.Errorf("the user gets %d", got)
-				}
-				if got := status(t, client, "POST", server.URL+"/admin"); got != 403 {
-					t.Errorf("the user gets %d from /admin", got)
-				}
-				env.SignIn(t, client, enginetest.User{Email: "ada@example.com", Roles: []string{"admin"}})
-				if got := status(t, client, "POST", server.URL+"/admin"); got != 204 {
-					t.Errorf("the admin gets %d from /admin", got)
-				}
-				env.Clock.Advance(16 * time.Minute)
-				if got := status(t, client, "GET", server.URL+"/who"); got != 401 {
-					t.Errorf("a token that is over gets %d", got)
-				}
-				enginetest.SignOut(client)
-				if got := status(t, client, "GET", server.URL+"/who"); got != 401 {
-					t.Errorf("nobody again gets %d", got)
-				}
-			})
+		if got := outcome(func(t testing.TB) { enginetest.New(t, opts) }); !strings.Contains(got, says) {
+			t.Errorf("%s: got %q", says, got)
 		}
+	}
+}
+
+func TestClock(t *testing.T) {
+	t.Parallel()
+	var clock enginetest.Clock
+	before := time.Now()
+	if now := clock.Now(); now.Before(before) || now.After(time.Now()) {
+		t.Errorf("a clock that nobody moved shows %v at %v", now, before)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { clock.Advance(time.Hour) })
+		wg.Go(func() { clock.Now() })
+	}
+	wg.Wait()
+	if ahead := clock.Now().Sub(before); ahead < 8*time.Hour || ahead > 8*time.Hour+time.Minute {
+		t.Errorf("the clock is ahead by %v", ahead)
 	}
 }
 
@@ -163,6 +164,48 @@ func TestCommands(t *testing.T) {
 	}
 	if c := enginetest.NewCommand(raw); len(c.Filters()) != 2 || c.Collection != "users" || c.Background() || c.String() == "" {
 		t.Errorf("an update: %+v", c)
+	}
+}
+
+// What a handler aggregates and counts is its own; a change stream is the engine's.
+func TestAggregationsAreForeground(t *testing.T) {
+	t.Parallel()
+	env := enginetest.New(t, nil)
+	env.Commands.Reset()
+	documents := env.DB.Collection("documents")
+	if _, err := documents.CountDocuments(t.Context(), bson.D{}); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := documents.Watch(t.Context(), bson.A{})
+	if err == nil { // a stand-alone server has none, but was asked
+		defer stream.Close(context.Background())
+	}
+	if got := enginetest.Names(env.Commands.Foreground()); got != "aggregate documents" {
+		t.Errorf("commands: %s", got)
+	}
+}
+
+// The hook runs in the goroutines of those who call, and may be changed under them.
+func TestCommandsConcurrently(t *testing.T) {
+	t.Parallel()
+	env := enginetest.New(t, nil)
+	session := env.Start(t, enginetest.User{Email: "ada@example.com"})
+	env.Commands.Reset()
+	var hooked atomic.Int64
+	env.Commands.Hook(func(enginetest.Command) { hooked.Add(1) })
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if _, err := env.App.Users().Get(t.Context(), session.UserID); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() { env.Commands.All() })
+	}
+	wg.Wait()
+	env.Commands.Hook(nil)
+	if n := len(env.Commands.Foreground()); n != 8 || hooked.Load() != 8 {
+		t.Errorf("%d commands, %d calls of the hook, want 8 of each", n, hooked.Load())
 	}
 }
 

@@ -57,8 +57,9 @@ func (e *Events) Reset() {
 // waitTimeout is how long Wait waits.
 const waitTimeout = 8 * time.Second
 
-// Wait returns the first event of the type, and waits for it up to eight seconds.
-// Without one the test fails.
+// Wait returns the first event of the type since the start or the last Reset, and
+// waits for it up to eight seconds. Without one it ends the test, so it is called
+// in the test's goroutine.
 func (e *Events) Wait(tb testing.TB, kind event.Type) event.Event {
 	tb.Helper()
 	return e.WaitFor(tb, string(kind), func(ev event.Event) bool { return ev.Type == kind })

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,9 +61,14 @@ func (e *Env) Start(tb testing.TB, u User) *Session {
 	return &Session{UserID: account.ID, AccessToken: g.Access.Token, RefreshToken: g.Session.RefreshToken, app: e.App}
 }
 
-// SignIn makes the client carry a session of the user with every request: as a
-// bearer token, or as a cookie where the manifest's transport is "cookie". It
-// refreshes nothing: a test that moves the clock signs in again.
+// SignIn makes the client carry a session of the user with every request, wherever
+// it goes: as a bearer token, or as a cookie where the manifest's transport is
+// "cookie". It takes the place of the session that the client carried before, and
+// of one in its cookie jar. It refreshes nothing: a test that moves the clock signs
+// in again.
+//
+// It wraps client.Transport, so the client must not be in use meanwhile. Two users
+// need two clients; httptest.Server.Client returns the same one each time.
 func (e *Env) SignIn(tb testing.TB, client *http.Client, u User) *Session {
 	tb.Helper()
 	s := e.Start(tb, u)
@@ -75,7 +81,8 @@ func (e *Env) SignIn(tb testing.TB, client *http.Client, u User) *Session {
 	return s
 }
 
-// SignOut makes the client carry no session any more. The session lives on.
+// SignOut makes the client carry no session any more. The session lives on: what
+// ends it is the app's route, or App.Logout.
 func SignOut(client *http.Client) {
 	if c, ok := client.Transport.(*carrier); ok {
 		client.Transport = c.base
@@ -95,18 +102,53 @@ func (c *carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 	return c.base.RoundTrip(own)
 }
 
-// Carry makes a request carry the session.
+// CloseIdleConnections is what http.Client looks for: without it the connections
+// of a client that is signed in would outlive the test.
+func (c *carrier) CloseIdleConnections() {
+	if base, ok := c.base.(interface{ CloseIdleConnections() }); ok {
+		base.CloseIdleConnections()
+	}
+}
+
+// Carry makes a request carry the session instead of the one that it may carry
+// already.
 func (s *Session) Carry(r *http.Request) {
+	// A second credential, from a cookie jar for instance, would be refused.
+	s.dropCookies(r)
 	if s.app.Manifest().Auth.Tokens.Transport != "cookie" {
 		r.Header.Set("Authorization", "Bearer "+s.AccessToken)
 		return
 	}
 	// The name depends on the connection and on the manifest's domain; the app
 	// reads the one that fits and no other.
-	for _, prefix := range []string{"__Host-", "__Secure-", ""} {
+	for _, prefix := range cookiePrefixes {
 		r.AddCookie(&http.Cookie{Name: prefix + s.app.Slug() + "_access", Value: s.AccessToken})
 	}
 	r.Header.Set("X-Requested-With", "enginetest")
+}
+
+// cookiePrefixes begin the names of an app's cookies.
+var cookiePrefixes = []string{"__Host-", "__Secure-", ""}
+
+// dropCookies takes the session cookies of the app out of a request. All others
+// stay byte for byte.
+func (s *Session) dropCookies(r *http.Request) {
+	var kept []string
+	for _, line := range r.Header.Values("Cookie") {
+		for pair := range strings.SplitSeq(line, ";") {
+			name, _, _ := strings.Cut(strings.TrimSpace(pair), "=")
+			ours := slices.ContainsFunc(cookiePrefixes, func(prefix string) bool {
+				return name == prefix+s.app.Slug()+"_access" || name == prefix+s.app.Slug()+"_refresh"
+			})
+			if !ours {
+				kept = append(kept, strings.TrimSpace(pair))
+			}
+		}
+	}
+	r.Header.Del("Cookie")
+	if len(kept) > 0 {
+		r.Header.Set("Cookie", strings.Join(kept, "; "))
+	}
 }
 
 // Request returns a request for a handler that is called without a server. A body
