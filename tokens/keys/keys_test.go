@@ -152,3 +152,32 @@ func TestFromEnvironment(t *testing.T) {
 		})
 	}
 }
+
+// FuzzCursor opens texts of any kind. None but those that were sealed opens, and
+// those for their own list only.
+func FuzzCursor(f *testing.F) {
+	ring, err := keys.NewRing([]secret.Value{secret.FromString(strings.Repeat("k", 32))})
+	if err != nil {
+		f.Fatal(err)
+	}
+	app, err := ring.App("shop", bytes.Repeat([]byte("s"), 32), 1)
+	if err != nil {
+		f.Fatal(err)
+	}
+	sealed := app.SealCursor("rules", `["a","b"]`)
+	f.Add("rules", sealed)
+	f.Add("members", sealed)
+	f.Add("rules", sealed+"A")
+	f.Add("", "a.b.c")
+	f.Add("rules\x00", ".."+sealed)
+	f.Fuzz(func(t *testing.T, scope, cursor string) {
+		position, ok := app.OpenCursor(scope, cursor)
+		if ok != (scope == "rules" && cursor == sealed) {
+			t.Fatalf("OpenCursor(%q, %q) = %q, %t", scope, cursor, position, ok)
+		}
+		own := app.SealCursor(scope, cursor)
+		if got, ok := app.OpenCursor(scope, own); len(own) <= 16<<10 && (!ok || got != cursor) {
+			t.Fatalf("a cursor does not open: %q, %t", got, ok)
+		}
+	})
+}

@@ -1,0 +1,52 @@
+package httpapi
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// FuzzPath asks for paths of any kind. A route is found by its own spelling and
+// no other: not by an escape, a dot segment, a doubled slash, another case, a
+// trailing dot or a parameter.
+func FuzzPath(f *testing.F) {
+	a := &API{config: Config{BasePath: "/auth", UsersEnabled: true, People: true, Guests: true, Demo: true}}
+	a.routes = a.table()
+	for _, seed := range []string{
+		"/auth/me", "/auth//me", "/auth/./me", "/auth/x/../me", "/auth/%6de", "/auth/me/", "/auth/me;x=1", "/auth/ME", "/auth/me.", "/auth/me%00",
+		"/auth/sessions/ses_x", "/auth/sessions/a%2fb", "/auth/sessions/", "/auth/sessions/..", "/auth%2fme", "auth/me", "/", "", "/auth/me?x", "/auth/me#x", "//auth/me",
+		"/auth/sessions/ses_x/y", "/auth/sessions/%2e%2e", "/auth/me\\", "/auth\\me",
+	} {
+		f.Add(seed, "GET")
+		f.Add(seed, "DELETE")
+	}
+	f.Fuzz(func(t *testing.T, path, method string) {
+		u, err := url.ParseRequestURI(path)
+		if err != nil {
+			return // a server refuses it before anybody sees it
+		}
+		r := &http.Request{Method: method, URL: u, Header: http.Header{}}
+		found, allowed := a.match(r)
+		if found == nil && len(allowed) == 0 {
+			return
+		}
+		sent, _, _ := strings.Cut(path, "?")
+		if u.Host != "" || u.Opaque != "" {
+			sent = u.EscapedPath()
+		}
+		relative, ok := strings.CutPrefix(sent, "/auth")
+		if !ok {
+			t.Fatalf("%q is outside the base path and found %v", path, allowed)
+		}
+		for _, rt := range a.routes {
+			if relative == rt.path {
+				return
+			}
+		}
+		id, ok := strings.CutPrefix(u.EscapedPath(), "/auth/sessions/")
+		if !ok || id == "" || strings.Contains(id, "/") || r.PathValue("id") != id {
+			t.Fatalf("%q found a route, %v, with the id %q", path, allowed, r.PathValue("id"))
+		}
+	})
+}
