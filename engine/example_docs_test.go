@@ -369,6 +369,37 @@ func ExampleOptions_sinks() {
 	// Output: invalid_credentials account_locked
 }
 
+func endSessions(ctx context.Context, app *engine.App, p *engine.Principal, password string) error {
+	list, err := app.Sessions().List(ctx, p.ID) // the most recently used first
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		app.Blacklist().AddToken(ctx, p.TokenID, p.ExpiresAt, "leaked"), // one access token; its session lives
+		app.Sessions().End(ctx, p.ID, list[0].ID, "lost phone"),
+		app.Sessions().EndOthers(ctx, p.ID, p.SessionID, "clean up"),
+		app.Sessions().EndAll(ctx, p.ID, "support request"),
+		app.Users().SetPassword(ctx, p.ID, password), // ends all, and unlocks the address
+		app.Users().Disable(ctx, p.ID, "left the company"),
+		app.Users().Delete(ctx, p.ID))
+}
+
+func ExampleApp_Sessions() {
+	app, closeAll := docsApp(`{"slug":"shop"}`)
+	defer closeAll()
+	_, token := docsUser(app)
+	p, err := app.Verify(context.Background(), token)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(endSessions(context.Background(), app, p, "another long passphrase"))
+	_, err = app.Verify(context.Background(), token)
+	fmt.Println(engine.AsProblem(err).Code)
+	// Output:
+	// <nil>
+	// token_revoked
+}
+
 func planOf(context.Context, string) (string, error) { return "gold", nil }
 
 func ExampleOptions_claims() {
