@@ -400,6 +400,60 @@ func ExampleApp_Sessions() {
 	// token_revoked
 }
 
+func connect(ctx context.Context) (*mongo.Client, error) {
+	return mongo.Connect(ctx, options.Client().
+		ApplyURI(os.Getenv("MONGODB_URI")).
+		SetServerSelectionTimeout(2*time.Second). // the driver's default is 30 s
+		SetMaxPoolSize(100))                      // for each server; the driver's default
+}
+
+func secrets() *engine.Options {
+	return &engine.Options{
+		SecretKeys: []engine.Secret{ // newest first
+			engine.NewSecret(os.Getenv("MANDATE_KEY_2")),
+			engine.NewSecret(os.Getenv("MANDATE_KEY_1")),
+		},
+		Peppers: []engine.Pepper{ // newest first
+			{ID: "2", Key: engine.NewSecret(os.Getenv("MANDATE_PEPPER_2"))},
+			{ID: "1", Key: engine.NewSecret(os.Getenv("MANDATE_PEPPER_1"))},
+		},
+	}
+}
+
+func ExampleOptions() {
+	server, err := localmongo.Start(context.Background(), &localmongo.Options{Listen: true, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer server.Close(context.Background())
+	for name, value := range map[string]string{
+		"MONGODB_URI":   server.URI(),
+		"MANDATE_KEY_2": strings.Repeat("b", 32), "MANDATE_KEY_1": strings.Repeat("a", 32),
+		"MANDATE_PEPPER_2": strings.Repeat("d", 32), "MANDATE_PEPPER_1": strings.Repeat("c", 32),
+	} {
+		before, was := os.LookupEnv(name)
+		os.Setenv(name, value)
+		if was {
+			defer os.Setenv(name, before)
+		} else {
+			defer os.Unsetenv(name)
+		}
+	}
+	client, err := connect(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Disconnect(context.Background())
+	opts := secrets()
+	opts.Logger = slog.New(slog.DiscardHandler)
+	eng, err := engine.New(context.Background(), client.Database("shop"), opts)
+	fmt.Println(eng != nil, err)
+	fmt.Println(eng.Close(context.Background()))
+	// Output:
+	// true <nil>
+	// <nil>
+}
+
 func planOf(context.Context, string) (string, error) { return "gold", nil }
 
 func ExampleOptions_claims() {
