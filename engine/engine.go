@@ -35,7 +35,7 @@ import (
 
 // Errors of this package.
 var (
-	// ErrClosed says that the engine or the app has been closed.
+	// ErrClosed says that the engine has been closed.
 	ErrClosed = errors.New("closed")
 	// ErrLoaded says that an app of the same slug is loaded already.
 	ErrLoaded = errors.New("app is loaded already")
@@ -106,6 +106,9 @@ func New(ctx context.Context, db *mongo.Database, opts *Options) (*Engine, error
 		return nil, err
 	}
 	e.events = newDispatcher(o.Sinks, o.Logger) //nolint:contextcheck // events outlive the call that starts the engine
+	if e.skewed.Load() {                        // found before there was anybody to tell
+		e.events.Record(ctx, event.Event{Type: event.ClockSkewed, Result: event.Failure, Time: o.Now()})
+	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e.stop = stop
 	e.upkeep.Go(func() { e.maintain(run) })

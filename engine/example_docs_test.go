@@ -284,10 +284,6 @@ func ExampleApp_SignIn() {
 			http.Error(w, "who are you?", http.StatusUnauthorized)
 			return
 		}
-		if err := app.SignOut(w, r); err != nil { // the session that the browser had before
-			http.Error(w, "try again", engine.AsProblem(err).Status)
-			return
-		}
 		if err := app.SignIn(w, r, userID); err != nil {
 			http.Error(w, "try again", engine.AsProblem(err).Status)
 		}

@@ -128,8 +128,8 @@ func (p *parser) checkTokens(m *Manifest) {
 	p.bound("/auth/tokens/rotation_grace", t.RotationGrace, 0, time.Minute, "")
 	r := &t.Revocation
 	p.bound("/auth/tokens/revocation/poll_interval", r.PollInterval, 100*time.Millisecond, time.Minute, "")
-	p.bound("/auth/tokens/revocation/max_staleness", r.MaxStaleness, max(time.Second, time.Duration(r.PollInterval)), time.Minute,
-		"; it may not be shorter than poll_interval")
+	p.bound("/auth/tokens/revocation/max_staleness", r.MaxStaleness, max(time.Second, 2*time.Duration(r.PollInterval)), time.Minute,
+		"; it may not be shorter than twice poll_interval")
 	p.bound("/auth/sessions/idle_timeout", s.IdleTimeout, time.Duration(t.AccessTTL), time.Duration(t.RefreshTTL)*time.Duration(s.RememberMeFactor),
 		"; it lies between access_ttl and refresh_ttl × remember_me_factor")
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // everybody is a blacklist that forgets and accounts that are all active. A
-// service has tokens.Blacklist and users.Service in their place.
+// service has tokens.Blacklist and users.Store in their place.
 type everybody struct{}
 
 func (everybody) AddSession(context.Context, string, time.Time, string) error { return nil }

@@ -232,6 +232,16 @@ func (s *Store) unlock(ctx context.Context, norm string) error {
 	return store.Error("unlock", err)
 }
 
+// giveBack returns an attempt that was reserved and told nobody anything, because
+// no password was compared. An overload would lock people out otherwise. When it
+// cannot be stored the attempt is lost until the window ends.
+func (s *Store) giveBack(ctx context.Context, a *attempt) {
+	ctx, cancel := store.Context(context.WithoutCancel(ctx))
+	defer cancel()
+	_, _ = s.attempts.UpdateOne(ctx, bson.M{"_id": a.id, "app": s.config.App, "budget": bson.M{"$lt": s.config.Lockout.MaxFailures}},
+		bson.M{"$inc": bson.M{"budget": 1}})
+}
+
 // giveUp reports the failure of an attempt and returns what the caller answers.
 func (s *Store) giveUp(ctx context.Context, a *attempt, userID string) error {
 	locked, err := s.failed(ctx, a)

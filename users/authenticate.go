@@ -94,6 +94,7 @@ func (s *Store) check(ctx context.Context, id string, r *record, password string
 	}
 	match, err := s.config.Hasher.Verify(ctx, hash, password)
 	if err != nil {
+		s.giveBack(ctx, a)
 		return "", err
 	}
 	if !match || r.PasswordHash == "" {

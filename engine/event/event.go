@@ -109,8 +109,10 @@ func (e Event) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// Sink receives events. Record is called on the path of a request and must
-// neither block nor fail; it is called by many goroutines at once.
+// Sink receives events. The engine calls Record from one goroutine, off the path
+// of requests: one that is slow delays other events, and loses some when more than
+// a thousand wait. Packages that are used without the engine call it themselves,
+// from many goroutines at once.
 type Sink interface {
 	Record(ctx context.Context, e Event)
 }

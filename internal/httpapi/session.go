@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"time"
@@ -91,7 +92,7 @@ func (a *API) logout(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if access != "" {
-		if err := a.endByAccess(r, access, how == authz.CredentialCookie || token != ""); err != nil {
+		if err := a.endByAccess(r, access, "logout", how == authz.CredentialCookie || token != ""); err != nil {
 			return err
 		}
 	}
@@ -104,7 +105,7 @@ func (a *API) logout(w http.ResponseWriter, r *http.Request) error {
 
 // endByAccess ends the session of an access token. lenient ignores a token that
 // means nothing: a cookie that is simply cleared, or one beside a token that did.
-func (a *API) endByAccess(r *http.Request, access string, lenient bool) error {
+func (a *API) endByAccess(r *http.Request, access, reason string, lenient bool) error {
 	v, err := a.config.Tokens.VerifyEnded(access)
 	if err != nil {
 		if lenient && is(err, tokens.ErrInvalid, tokens.ErrMalformed) {
@@ -112,7 +113,7 @@ func (a *API) endByAccess(r *http.Request, access string, lenient bool) error {
 		}
 		return err
 	}
-	err = a.config.Sessions.End(r.Context(), v.Subject(), v.SessionID(), "logout")
+	err = a.config.Sessions.End(r.Context(), v.Subject(), v.SessionID(), reason)
 	if is(err, sessions.ErrNotFound) {
 		return nil
 	}
@@ -122,6 +123,16 @@ func (a *API) endByAccess(r *http.Request, access string, lenient bool) error {
 // SignOut ends the session whose cookies the request carries and clears them,
 // for a service with a sign-out of its own.
 func (a *API) SignOut(w http.ResponseWriter, r *http.Request) error {
+	if err := a.endCookies(r, "sign_out"); err != nil {
+		return err
+	}
+	a.ClearCookies(w, r)
+	return nil
+}
+
+// endCookies ends the sessions whose cookies the request carries. Outside the
+// base path a browser sends the access cookie alone.
+func (a *API) endCookies(r *http.Request, reason string) error {
 	secure := a.secure(r)
 	for _, kind := range []cookies.Kind{cookies.Refresh, cookies.Access} {
 		value, err := a.config.Jar.Read(r, kind, secure)
@@ -131,17 +142,35 @@ func (a *API) SignOut(w http.ResponseWriter, r *http.Request) error {
 		switch {
 		case value == "":
 		case kind == cookies.Refresh:
-			err = a.config.Sessions.EndByToken(r.Context(), value, "sign_out")
+			err = a.config.Sessions.EndByToken(r.Context(), value, reason)
 		default:
-			err = a.endByAccess(r, value, true)
+			err = a.endByAccess(r, value, reason, true)
 		}
 		if err != nil && !is(err, sessions.ErrNotFound, sessions.ErrTokenInvalid) {
 			return err
 		}
 	}
-	a.ClearCookies(w, r)
 	return nil
 }
+
+// SignIn begins a session of a user whom the service has identified by itself and
+// hands it to the browser in cookies. As with POST /login, the session that the
+// browser had before ends.
+func (a *API) SignIn(w http.ResponseWriter, r *http.Request, userID string) error {
+	if !a.cookieTransport() {
+		return errNoCookies
+	}
+	if err := a.endCookies(r, "replaced"); err != nil {
+		return err
+	}
+	g, err := a.Start(r.Context(), userID, nil, a.Device(r), false)
+	if err != nil {
+		return err
+	}
+	return a.SetCookies(w, r, g.Session, g.Access, "")
+}
+
+var errNoCookies = errors.New(`the manifest's auth.tokens.transport is "bearer": nobody would read the cookies; set it to "both" or "cookie"`)
 
 // Verify checks an access token as a guard does.
 func (a *API) Verify(ctx context.Context, token string) (*authz.Principal, error) {

@@ -199,31 +199,45 @@ func (a *API) Start(ctx context.Context, userID string, proof *users.Proof, d se
 	if err != nil {
 		return nil, err
 	}
+	// Before the session: one that nobody can be given a token of would still take
+	// a place.
+	claims, err := a.claims(ctx, userID)
+	if err != nil {
+		return nil, err
+	}
 	issued, err := a.config.Sessions.Create(ctx, start, sessions.CreateOptions{Kind: user.Kind, Device: d, Remember: remember})
 	if err != nil {
 		return nil, err
 	}
-	access, err := a.access(ctx, issued)
+	access, err := a.issue(issued, claims)
 	if err != nil {
 		return nil, err
 	}
 	return &Grant{User: user, Session: issued, Access: access}, nil
 }
 
-// access issues the access token of a session.
+// claims asks the service for the custom claims of a user.
+func (a *API) claims(ctx context.Context, userID string) (map[string]any, error) {
+	if a.config.Claims == nil {
+		return nil, nil
+	}
+	return a.config.Claims(ctx, userID)
+}
+
+// access issues the access token of a session that goes on.
 func (a *API) access(ctx context.Context, s *sessions.Issued) (*tokens.Issued, error) {
-	g := tokens.Grant{
+	claims, err := a.claims(ctx, s.UserID)
+	if err != nil {
+		return nil, err
+	}
+	return a.issue(s, claims)
+}
+
+func (a *API) issue(s *sessions.Issued, claims map[string]any) (*tokens.Issued, error) {
+	return a.config.Tokens.Issue(tokens.Grant{
 		Subject: s.UserID, Kind: s.Kind, SessionID: s.SessionID, Epoch: s.Epoch,
-		AuthTime: s.AuthTime, NotAfter: s.AccessExpiresAt,
-	}
-	if a.config.Claims != nil {
-		claims, err := a.config.Claims(ctx, s.UserID)
-		if err != nil {
-			return nil, err
-		}
-		g.Custom = claims
-	}
-	return a.config.Tokens.Issue(g)
+		AuthTime: s.AuthTime, NotAfter: s.AccessExpiresAt, Custom: claims,
+	})
 }
 
 func (a *API) anonymous(w http.ResponseWriter, r *http.Request) error {
@@ -292,15 +306,7 @@ func (a *API) replace(r *http.Request, t Transport) error {
 	if t != TransportCookie {
 		return nil
 	}
-	old, err := a.config.Jar.Read(r, cookies.Refresh, a.secure(r))
-	if err != nil || old == "" {
-		return err
-	}
-	err = a.config.Sessions.EndByToken(r.Context(), old, "replaced")
-	if is(err, sessions.ErrNotFound, sessions.ErrTokenInvalid) {
-		return nil
-	}
-	return err
+	return a.endCookies(r, "replaced")
 }
 
 func (a *API) tokens(s *sessions.Issued, access *tokens.Issued) *answer {

@@ -34,6 +34,9 @@ const (
 	// with none. Each answer is a sign of life, so it must stay well below
 	// every bound on staleness.
 	streamAwait = 250 * time.Millisecond
+	// fullBatch is how many events a batch may hold and still be taken for all
+	// that there were. MongoDB ends one at 16 MiB.
+	fullBatch = 1000
 )
 
 // Config says what is followed. Everything without a default is required.

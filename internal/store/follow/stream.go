@@ -109,16 +109,21 @@ func (f *Follower) follow(ctx context.Context) error {
 		return err
 	}
 	f.stream.Store(true)
-	reloaded := f.Elapsed()
+	reloaded, began, events := f.Elapsed(), time.Duration(0), 0
 	for {
-		began := f.Elapsed()
+		if stream.RemainingBatchLength() == 0 {
+			began, events = f.Elapsed(), 0 // the next one is asked for now
+		}
 		delivered, err := f.advance(ctx, stream)
 		if err != nil {
 			return err
 		}
-		if !delivered {
-			// A batch without events proves that nothing was revoked before it
-			// was asked for.
+		if delivered {
+			events++
+		}
+		if stream.RemainingBatchLength() == 0 && events < fullBatch {
+			// A batch, also one without events, holds whatever was written before it
+			// was asked for, unless there was more than fits.
 			f.freshSince(began)
 		}
 		if f.Elapsed()-reloaded >= reloadInterval {
