@@ -219,9 +219,12 @@ func TestLinksLeadSomewhere(t *testing.T) {
 // What a reader copies has been compiled and run.
 func TestBlocksAreExamples(t *testing.T) {
 	t.Parallel()
-	source := read(t, "engine", "example_docs_test.go")
-	for _, name := range []string{"embedding.md", "sessions.md", "production.md"} {
-		doc := read(t, "docs", name)
+	source := ""
+	for _, name := range []string{"example_docs_test.go", "example_permissions_test.go", "example_readme_test.go"} {
+		source += read(t, "engine", name) + "\n"
+	}
+	for _, name := range []string{"README.md", "docs/embedding.md", "docs/sessions.md", "docs/production.md", "docs/permissions.md"} {
+		doc := read(t, name)
 		if !strings.Contains(doc, "```go\n") {
 			t.Errorf("%s has no Go block", name)
 		}
