@@ -10,9 +10,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/authz/casbin"
 	"github.com/mandate-auth/mandate/internal/appstate"
+	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/manifest"
 	"github.com/mandate-auth/mandate/tokens/keys"
 )
@@ -25,6 +28,7 @@ const providerRetry = time.Second
 type opening struct {
 	open   func(context.Context) (authz.Provider, error)
 	opened atomic.Pointer[authz.Provider]
+	flight singleflight.Group
 
 	mu     sync.Mutex
 	failed time.Time // by the process's clock
@@ -32,31 +36,59 @@ type opening struct {
 	closed bool
 }
 
-// get returns the provider, opened.
+// get returns the provider, and opens it if nobody has. Everybody who waits for
+// that shares it, and waits no longer than a call may take.
 func (o *opening) get(ctx context.Context) (authz.Provider, error) {
 	if p := o.opened.Load(); p != nil {
 		return *p, nil
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	ctx, cancel := store.Context(ctx)
+	defer cancel()
+	done := o.flight.DoChan("open", func() (any, error) { return nil, o.try(context.WithoutCancel(ctx)) })
+	select {
+	case r := <-done:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", authz.ErrUnavailable, ctx.Err())
+	}
 	if p := o.opened.Load(); p != nil {
 		return *p, nil
 	}
+	return nil, fmt.Errorf("%w: %w", authz.ErrUnavailable, ErrClosed)
+}
+
+// try opens the provider, unless that has just failed.
+func (o *opening) try(ctx context.Context) error {
 	now := time.Now() //nolint:forbidigo // how long to leave the provider alone, not a time of the app
-	switch {
-	case o.closed:
-		return nil, fmt.Errorf("%w: %w", authz.ErrUnavailable, ErrClosed)
-	case o.err != nil && now.Sub(o.failed) < providerRetry:
-		return nil, fmt.Errorf("%w: %w", authz.ErrUnavailable, o.err)
+	o.mu.Lock()
+	closed, recent := o.closed, o.err
+	if now.Sub(o.failed) >= providerRetry {
+		recent = nil
 	}
-	p, err := o.open(context.WithoutCancel(ctx))
+	o.mu.Unlock()
+	switch {
+	case closed:
+		return fmt.Errorf("%w: %w", authz.ErrUnavailable, ErrClosed)
+	case recent != nil:
+		return fmt.Errorf("%w: %w", authz.ErrUnavailable, recent)
+	case o.opened.Load() != nil:
+		return nil
+	}
+	p, err := o.open(ctx)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err == nil && o.closed {
+		err = errors.Join(ErrClosed, closeProvider(ctx, p))
+	}
 	if err != nil {
 		o.failed, o.err = now, err
-		return nil, fmt.Errorf("%w: %w", authz.ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", authz.ErrUnavailable, err)
 	}
 	o.opened.Store(&p)
 	o.err = nil
-	return p, nil
+	return nil
 }
 
 func (o *opening) close(ctx context.Context) error {
@@ -64,9 +96,15 @@ func (o *opening) close(ctx context.Context) error {
 	defer o.mu.Unlock()
 	o.closed = true
 	if p := o.opened.Load(); p != nil {
-		if c, ok := (*p).(interface{ Close(context.Context) error }); ok {
-			return c.Close(ctx)
-		}
+		return closeProvider(ctx, *p)
+	}
+	return nil
+}
+
+// closeProvider closes a provider that can be closed.
+func closeProvider(ctx context.Context, p authz.Provider) error {
+	if c, ok := p.(interface{ Close(context.Context) error }); ok {
+		return c.Close(ctx)
 	}
 	return nil
 }
@@ -90,14 +128,11 @@ func (e *Engine) buildAuthz(ctx context.Context, app *App, state *appstate.State
 			err = e.seedPolicy(ctx, app, provider, state)
 		}
 		if err != nil {
-			if c, ok := provider.(interface{ Close(context.Context) error }); ok {
-				err = errors.Join(err, c.Close(ctx))
-			}
-			return nil, err
+			return nil, errors.Join(err, closeProvider(ctx, provider))
 		}
 		return provider, nil
 	}
-	if _, err := app.authz.provider.get(ctx); err != nil {
+	if err := app.authz.provider.try(ctx); err != nil {
 		if p.Required {
 			return fmt.Errorf("the provider %s of authorization: %w", p.Provider, err)
 		}
@@ -109,12 +144,12 @@ func (e *Engine) buildAuthz(ctx context.Context, app *App, state *appstate.State
 
 func (e *Engine) openCasbin(ctx context.Context, app *App) (authz.Provider, error) {
 	a, t := &app.manifest.Auth.Policy.Authorization, &app.manifest.Auth.Tokens
-	store, err := e.policyStore(ctx, a.PoliciesCollection)
+	policies, err := e.policyStore(ctx, a.PoliciesCollection)
 	if err != nil {
 		return nil, err
 	}
 	e.watcher.PollAtLeastEvery(time.Duration(t.Revocation.PollInterval))
-	p, err := casbin.New(store, casbin.Config{
+	p, err := casbin.New(policies, casbin.Config{
 		App: app.slug, Model: casbin.Model(a.Model), Hierarchy: a.RoleHierarchy, State: e.states, Watcher: e.watcher,
 		MaxStaleness: time.Duration(t.Revocation.MaxStaleness), Logger: e.opts.Logger,
 	})

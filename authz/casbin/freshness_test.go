@@ -217,6 +217,32 @@ func TestARestoredDatabase(t *testing.T) {
 	until(t, "the removal to arrive", func() bool { return !allowed(t, p, ada, "o4", "read") })
 }
 
+// A new primary's clock may be behind the old one's. Its changes count all the
+// same.
+func TestAClockThatIsSetBack(t *testing.T) {
+	t.Parallel()
+	db := storetest.Database(t)
+	p := start(t, db).provider("shop")
+	q := start(t, storetest.Second(t, db, nil), func(c *appstate.WatchConfig) { c.DisableChangeStream = true }).provider("shop")
+	apply(t, p, authz.Change{Add: []authz.Rule{rule(ada, docs, "read")}})
+	until(t, "the permission to arrive", func() bool { return allowed(t, q, ada, docs, "read") })
+	rows := db.Collection(casbin.DefaultCollection)
+	if _, err := rows.DeleteMany(t.Context(), bson.M{"v0": ada}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := db.Collection("app_state").UpdateOne(t.Context(), bson.M{"_id": "shop"}, bson.M{
+		"$inc":  bson.M{"policy_epoch": int64(1)},
+		"$push": bson.M{"policy_log": bson.M{"$each": bson.A{bson.M{"keys": bson.A{bson.A{"s", ada}}}}, "$slice": -64}},
+		"$set":  bson.M{"changed_at": time.Now().Add(-5 * time.Second)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, x := range []authz.Provider{p, q} {
+		until(t, fmt.Sprintf("instance %d to learn of the removal", i), func() bool { return !allowed(t, x, ada, docs, "read") })
+	}
+}
+
 func TestAClosedProviderRefuses(t *testing.T) {
 	t.Parallel()
 	p, _ := setup(t)

@@ -24,14 +24,15 @@ const (
 type Version struct {
 	// Epoch counts the changes.
 	Epoch int64 `bson:"policy_epoch"`
-	// ChangedAt is when the document was changed last, by the server's clock. It
-	// tells the later of two epochs also after the database was set back.
+	// ChangedAt is when the document was changed last, by the server's clock.
 	ChangedAt time.Time `bson:"changed_at"`
 }
 
-// Outdated reports whether other is a later version of another policy.
+// Outdated reports whether other is a later version. The higher epoch is the later
+// one, whatever the clocks of two primaries say. A lower one that was written later
+// comes from a database that was set back.
 func (v Version) Outdated(other Version) bool {
-	return v.Epoch != other.Epoch && !v.ChangedAt.After(other.ChangedAt)
+	return other.Epoch > v.Epoch || (other.Epoch < v.Epoch && other.ChangedAt.After(v.ChangedAt))
 }
 
 // Change is an entry of the log: which rules were touched. What became of them

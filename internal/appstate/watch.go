@@ -130,14 +130,13 @@ func (w *Watcher) Forget(slug string) { w.apps.Delete(slug) }
 // Observe takes note of a version that was read.
 func (p *PolicyWatch) Observe(v Version) {
 	p.mu.Lock()
-	later := v.ChangedAt.After(p.latest.ChangedAt) || (v.ChangedAt.Equal(p.latest.ChangedAt) && v.Epoch > p.latest.Epoch)
-	changed := later && v.Epoch != p.latest.Epoch
+	later := p.latest.Outdated(v)
 	if later {
 		p.latest = v
 		p.compare(p.watcher.follow.FreshAt())
 	}
 	p.mu.Unlock()
-	if changed && p.changed != nil {
+	if later && p.changed != nil {
 		p.changed()
 	}
 }
@@ -160,7 +159,7 @@ func (p *PolicyWatch) Now() time.Duration { return p.watcher.follow.Elapsed() }
 func (p *PolicyWatch) Install(v Version, current time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if v.ChangedAt.After(p.latest.ChangedAt) {
+	if p.latest.Outdated(v) {
 		p.latest = v
 	}
 	p.installed = v
