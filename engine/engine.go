@@ -62,6 +62,8 @@ type Engine struct {
 	policies map[string]*casbin.Store
 	indexed  map[string]bool // what was asked for its indexes, and whether it has TTL
 	closed   bool
+	// starting admits one feed at a time to be begun.
+	starting chan struct{}
 
 	skewed atomic.Bool
 	stop   context.CancelFunc
@@ -93,6 +95,7 @@ func New(ctx context.Context, db *mongo.Database, opts *Options) (*Engine, error
 	e := &Engine{
 		db: store.Handle(db), opts: o, ring: ring, hasher: hasher,
 		apps: map[string]*App{}, feeds: map[string]*tokens.Feed{}, policies: map[string]*casbin.Store{}, indexed: map[string]bool{},
+		starting: make(chan struct{}, 1),
 	}
 	if err := e.reach(ctx); err != nil {
 		return nil, fmt.Errorf("MongoDB does not answer: %w; check that the server runs, that its address and "+

@@ -43,15 +43,30 @@ func (e *Engine) Load(ctx context.Context, m *manifest.Manifest) (*App, error) {
 		return nil, err
 	}
 	app, err := e.build(ctx, m)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if err != nil {
-		delete(e.apps, m.Slug)
+	if err = e.admit(m.Slug, app, err); err != nil {
+		if app != nil {
+			err = errors.Join(err, app.closeParts(context.WithoutCancel(ctx)))
+		}
 		return nil, fmt.Errorf("load app %s: %w", m.Slug, err)
 	}
-	e.apps[m.Slug] = app
 	e.events.Record(ctx, event.Event{Type: event.AppLoaded, Result: event.Success, App: m.Slug, Time: e.opts.Now()})
 	return app, nil
+}
+
+// admit makes an app that has been built known, or frees its slug. The engine may
+// have been closed meanwhile, without the app, which nobody would close then.
+func (e *Engine) admit(slug string, app *App, err error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err == nil && e.closed {
+		err = ErrClosed
+	}
+	if err != nil {
+		delete(e.apps, slug)
+		return err
+	}
+	e.apps[slug] = app
+	return nil
 }
 
 // reserve takes the slug, so that two loads of it do not meet half way.
@@ -111,15 +126,21 @@ func (e *Engine) buildTokens(ctx context.Context, app *App, k *keys.App) (err er
 
 // feed returns the feed of a blacklist collection: one for all apps that share
 // it, as fast as the most impatient of them asks.
+//
+// Feeds are begun one at a time, and not under mu: making the indexes may take a
+// minute, in which other apps are found and the engine can be closed.
 func (e *Engine) feed(ctx context.Context, collection string, poll time.Duration) (*tokens.Feed, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return nil, ErrClosed
+	select {
+	case e.starting <- struct{}{}:
+		defer func() { <-e.starting }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	if f := e.feeds[collection]; f != nil {
-		f.PollAtLeastEvery(poll)
-		return f, nil
+	if f, err := e.knownFeed(collection); f != nil || err != nil {
+		if f != nil {
+			f.PollAtLeastEvery(poll)
+		}
+		return f, err
 	}
 	f, err := tokens.NewFeed(ctx, e.db.Collection(collection), tokens.FeedConfig{
 		PollInterval: poll, DisableChangeStream: e.opts.DisableChangeStreams, Now: e.opts.Now, Logger: e.opts.Logger,
@@ -127,8 +148,31 @@ func (e *Engine) feed(ctx context.Context, collection string, poll time.Duration
 	if err != nil {
 		return nil, err
 	}
-	e.feeds[collection] = f
+	if !e.keepFeed(collection, f) {
+		return nil, errors.Join(ErrClosed, f.Close(context.WithoutCancel(ctx)))
+	}
 	return f, nil
+}
+
+// knownFeed returns the feed of the collection, nil when there is none yet.
+func (e *Engine) knownFeed(collection string) (*tokens.Feed, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	return e.feeds[collection], nil
+}
+
+// keepFeed leaves the feed to Close, unless that has been.
+func (e *Engine) keepFeed(collection string, f *tokens.Feed) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return false
+	}
+	e.feeds[collection] = f
+	return true
 }
 
 func (e *Engine) buildSessions(ctx context.Context, app *App, k *keys.App) (err error) {

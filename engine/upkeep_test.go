@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -86,4 +87,28 @@ func TestDisabledGuest(t *testing.T) {
 	w.want(w.do("POST", "/auth/anonymous", obj("device_id", guest.text("device_id"))), 403, "account_disabled")
 	w.want(w.do("POST", "/auth/refresh", obj("refresh_token", guest.text("refresh_token"))), 401, "session_expired")
 	w.events.Wait(t, event.UserDisabled)
+}
+
+// An app that is loaded while the engine is closed is refused or closed with it:
+// no goroutine of it stays, which the end of all tests looks for.
+func TestCloseDuringLoad(t *testing.T) {
+	t.Parallel()
+	for i := range 8 {
+		w := setup(t, ``)
+		loaded := make(chan error, 1)
+		go func() {
+			_, err := w.eng.Load(t.Context(), manifestOf(t, "other", ``, `"base_path":"/other"`))
+			loaded <- err
+		}()
+		time.Sleep(time.Duration(i) * time.Millisecond)
+		if err := w.eng.Close(t.Context()); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		if err := <-loaded; err != nil && !errors.Is(err, engine.ErrClosed) {
+			t.Errorf("load: %v", err)
+		}
+		if app := w.eng.App("other"); app != nil {
+			t.Error("a closed engine has an app")
+		}
+	}
 }
