@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -274,5 +275,42 @@ func TestFaultsAreFound(t *testing.T) {
 	}
 	if got := strayBlocks(read(t, "internal", "docscheck", "docscheck_test.go"), bad); len(got) != 1 {
 		t.Errorf("blocks of no example: %q", got)
+	}
+}
+
+// Every package that has tests looks for goroutines that outlive them.
+func TestEveryPackageLooksForGoroutines(t *testing.T) {
+	t.Parallel()
+	tests, mains := map[string]bool{}, map[string]bool{}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".git") || d.Name() == "bench" || d.Name() == "tools") {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		dir := filepath.Dir(path)
+		tests[dir] = true
+		mains[dir] = mains[dir] || strings.Contains(string(raw), "func TestMain(m *testing.M) { storetest.Main(m) }") ||
+			strings.Contains(string(raw), "func TestMain(m *testing.M) { goleak.VerifyTestMain(m")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(tests) < 15 {
+		t.Errorf("only %d packages with tests were found", len(tests))
+	}
+	for dir := range tests {
+		if !mains[dir] {
+			t.Errorf("%s does not look for goroutines", dir)
+		}
 	}
 }
