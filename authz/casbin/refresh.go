@@ -224,6 +224,9 @@ func (p *Provider) load(ctx context.Context) error {
 		if next != nil {
 			p.replace(next)
 			p.watch.Install(next.version, began)
+			if p.watch.Outdated() {
+				p.kick() // a change was noticed when there was nothing to refresh yet
+			}
 			return nil
 		}
 	}
