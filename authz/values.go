@@ -110,7 +110,8 @@ func (a Assignment) Check() error {
 	return CheckRole(a.Role)
 }
 
-// Check refuses a change with a value that cannot be stored. It names the first.
+// Check refuses a change with a value that cannot be stored, and one that adds and
+// removes the same. It names the first fault.
 func (c *Change) Check() error {
 	for _, rules := range [][]Rule{c.Add, c.Remove} {
 		for _, r := range rules {
@@ -126,5 +127,33 @@ func (c *Change) Check() error {
 			}
 		}
 	}
+	if overlap(c.Add, c.Remove, Rule.normal) || overlap(c.Assign, c.Unassign, func(a Assignment) Assignment { return a }) {
+		return &ValueError{Field: "change", Message: "must not add and remove the same"}
+	}
 	return nil
+}
+
+// normal returns the rule with its effect spelt out.
+func (r Rule) normal() Rule {
+	if r.Effect == "" {
+		r.Effect = Allow
+	}
+	return r
+}
+
+// overlap reports whether something stands in both lists.
+func overlap[T comparable](add, remove []T, normal func(T) T) bool {
+	if len(add) == 0 || len(remove) == 0 {
+		return false
+	}
+	added := make(map[T]struct{}, len(add))
+	for _, x := range add {
+		added[normal(x)] = struct{}{}
+	}
+	for _, x := range remove {
+		if _, both := added[normal(x)]; both {
+			return true
+		}
+	}
+	return false
 }

@@ -72,6 +72,10 @@ func (s *suite) badValues(t *testing.T) {
 	}
 	wrong := good
 	wrong.Effect = "perhaps"
+	explicit := good
+	explicit.Effect = authz.Allow
+	changes = append(changes, authz.Change{Add: []authz.Rule{good}, Remove: []authz.Rule{explicit}},
+		authz.Change{Assign: []authz.Assignment{role(ada, "user")}, Unassign: []authz.Assignment{role(ada, "user")}})
 	changes = append(changes, allow(rule(ada, docs, "a:b")), allow(wrong), authz.Change{Assign: []authz.Assignment{role(ada, ben)}},
 		authz.Change{Assign: []authz.Assignment{role(ada, authz.SubjectAnonymous)}}, authz.Change{Assign: []authz.Assignment{role("x", "x")}})
 	for _, c := range changes {

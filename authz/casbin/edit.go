@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo/options"
@@ -98,23 +99,21 @@ func rows(rules []authz.Rule, assignments []authz.Assignment) (deny, other []row
 // this one has. It comes also after writes that failed half way.
 func (p *Provider) publish(ctx context.Context, c *authz.Change) error {
 	var keys [][]string
-	removed := map[row]bool{}
-	deny, other := rows(append(slices.Clone(c.Add), c.Remove...), append(slices.Clone(c.Assign), c.Unassign...))
-	for _, r := range append(deny, other...) {
-		keys = append(keys, r.key())
+	named := map[string]bool{}
+	name := func(deny, other []row) {
+		for _, r := range append(deny, other...) {
+			if key := r.key(); !named[strings.Join(key, ",")] { // no value holds a comma
+				named[strings.Join(key, ",")] = true
+				keys = append(keys, key)
+			}
+		}
 	}
-	deny, other = rows(c.Remove, c.Unassign)
-	for _, r := range append(deny, other...) {
-		removed[r] = true
-	}
-	deny, other = rows(c.Add, c.Assign)
-	for _, r := range append(deny, other...) {
-		delete(removed, r) // added in the same change: the last word is an addition's
-	}
+	name(rows(c.Add, c.Assign))
+	name(rows(c.Remove, c.Unassign))
 	if err := p.record(ctx, keys); err != nil {
 		return err
 	}
-	left, err := p.remains(ctx, removed)
+	left, err := p.remains(ctx, c)
 	if err != nil || len(left) == 0 {
 		return err
 	}
@@ -137,11 +136,14 @@ func (p *Provider) record(ctx context.Context, keys [][]string) error {
 
 // remains returns the documents of removed rules that are still there, because
 // somebody else has written them in a form that the adapter does not recognise.
-func (p *Provider) remains(ctx context.Context, removed map[row]bool) ([]document, error) {
+func (p *Provider) remains(ctx context.Context, c *authz.Change) ([]document, error) {
 	var keys [][]string
+	removed := map[row]bool{}
 	now := p.snapshot.Load() // the rules of the change have just been read again
-	for r := range removed {
+	deny, other := rows(c.Remove, c.Unassign)
+	for _, r := range append(deny, other...) {
 		if now == nil || now.has(r) {
+			removed[r] = true
 			keys = append(keys, r.key())
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/casbin/casbin/v2/persist"
@@ -104,18 +105,31 @@ func newAdapter(ctx context.Context, client *mongo.Client, config *mongodbadapte
 // add writes rows. One that is there already is not written again.
 func (s *Store) add(app string, rows []row) error {
 	return s.each(app, rows, func(ptype string, values [][]string) error {
-		err := s.adapter.AddPolicies(ptype, ptype, values)
-		if !mongo.IsDuplicateKeyError(err) {
-			return err
-		}
-		// The rows behind the first duplicate were not written.
-		for _, v := range values {
-			if err := s.adapter.AddPolicy(ptype, ptype, v); err != nil && !mongo.IsDuplicateKeyError(err) {
+		for part := range slices.Chunk(values, insertBatch) {
+			if err := s.insert(ptype, part); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// insertBatch is how many rows are written by one command, which has to be done
+// within [store.CallTimeout].
+const insertBatch = 500
+
+func (s *Store) insert(ptype string, values [][]string) error {
+	err := s.adapter.AddPolicies(ptype, ptype, values)
+	if !mongo.IsDuplicateKeyError(err) {
+		return err
+	}
+	// The rows behind the first duplicate were not written.
+	for _, v := range values {
+		if err := s.adapter.AddPolicy(ptype, ptype, v); err != nil && !mongo.IsDuplicateKeyError(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // remove removes rows. One that is gone already is no error.
