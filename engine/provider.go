@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -198,7 +200,10 @@ func (e *Engine) seedPolicy(ctx context.Context, app *App, provider authz.Provid
 		if err != nil {
 			return err
 		}
-		name := "policy " + string(raw)
+		// A digest: the names stand in a document that every change of the policy
+		// writes.
+		digest := sha256.Sum256(raw)
+		name := "policy/" + hex.EncodeToString(digest[:12])
 		if _, twice := rules[name]; twice || seeded[name] {
 			continue
 		}
