@@ -1,14 +1,17 @@
 package engine_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/mandate-auth/mandate/engine"
+	"github.com/mandate-auth/mandate/engine/enginetest"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 )
@@ -89,26 +92,53 @@ func TestDisabledGuest(t *testing.T) {
 	w.events.Wait(t, event.UserDisabled)
 }
 
-// An app that is loaded while the engine is closed is refused or closed with it:
-// no goroutine of it stays, which the end of all tests looks for.
-func TestCloseDuringLoad(t *testing.T) {
+// A database that takes its time over one app keeps no other app waiting, and not
+// the end of the engine either. What has been loaded when the engine is closed is
+// not let loose.
+func TestALoadThatHangsHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
-	for i := range 8 {
-		w := setup(t, ``)
-		loaded := make(chan error, 1)
-		go func() {
-			_, err := w.eng.Load(t.Context(), manifestOf(t, "other", ``, `"base_path":"/other"`))
-			loaded <- err
-		}()
-		time.Sleep(time.Duration(i) * time.Millisecond)
-		if err := w.eng.Close(t.Context()); err != nil {
-			t.Errorf("close: %v", err)
-		}
-		if err := <-loaded; err != nil && !errors.Is(err, engine.ErrClosed) {
-			t.Errorf("load: %v", err)
-		}
-		if app := w.eng.App("other"); app != nil {
-			t.Error("a closed engine has an app")
-		}
+	for _, collection := range []string{"other_blacklist", "other_sessions", "other_policies"} {
+		t.Run(collection, func(t *testing.T) {
+			t.Parallel()
+			commands := &enginetest.Commands{}
+			w := newWorld(t, storetest.Monitored(t, commands.Monitor()), manifestOf(t, "shop", ``))
+			other := manifestOf(t, "other", `"tokens":{"blacklist_collection":"other_blacklist"},"sessions":{"collection":"other_sessions"},`+
+				policy(`"policies_collection":"other_policies"`))
+			reached, release := make(chan struct{}), make(chan struct{})
+			var once sync.Once
+			commands.Hook(func(c enginetest.Command) {
+				if c.Name == "createIndexes" && c.Collection == collection {
+					once.Do(func() { close(reached) })
+					<-release
+				}
+			})
+			loaded := make(chan error, 1)
+			go func() {
+				_, err := w.eng.Load(context.WithoutCancel(t.Context()), other)
+				loaded <- err
+			}()
+			<-reached
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				if w.eng.App("shop") == nil {
+					t.Error("the app that serves is not there")
+				}
+				w.close()
+			}()
+			select {
+			case <-done:
+			case <-time.After(8 * time.Second):
+				t.Error("the engine waits for the app that is being loaded")
+			}
+			close(release)
+			if err := <-loaded; !errors.Is(err, engine.ErrClosed) {
+				t.Errorf("loaded into a closed engine: %v, want ErrClosed", err)
+			}
+			<-done
+			if w.eng.App("other") != nil {
+				t.Error("a closed engine has an app that was loaded after its end")
+			}
+		})
 	}
 }
