@@ -81,8 +81,9 @@ type Provider struct {
 
 var _ authz.Editor = (*Provider)(nil)
 
-// New returns the provider of the app that config describes. It reads the rules
-// on first use; see [Provider.Ready].
+// New returns the provider of the app that config describes, as the engine does for
+// each of its apps; a service that has an enforcer of its own uses [Wrap]. It reads
+// the rules on first use; see [Provider.Ready].
 func New(s *Store, config Config) (*Provider, error) {
 	if config.Model == "" {
 		config.Model = ModelRBAC
