@@ -42,7 +42,8 @@ type shape struct {
 
 // Wrap makes a provider of the app out of an enforcer that the service has. The
 // model's requests are "sub, obj, act" or "sub, dom, obj, act"; the domain is the
-// given one, or the app's slug when it is empty.
+// given one, or the app's slug when it is empty. An enforcer whose requests have no
+// domain can serve one app only: it would know the roles of all as those of each.
 //
 // An enforcer that caches decisions is refused, because what was revoked stays
 // allowed in its cache, and so is one that allows anybody anything, such as one
