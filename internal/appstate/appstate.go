@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
@@ -24,6 +25,11 @@ const Collection = "app_state"
 type Store struct {
 	coll *mongo.Collection
 	now  func() time.Time
+	// instance tells our leases from those of others.
+	instance string
+
+	mu    sync.Mutex
+	turns map[string]chan struct{} // by app: who does what is done once
 }
 
 // State is what all instances of an app agree on.
@@ -46,7 +52,7 @@ func Open(ctx context.Context, db *mongo.Database, now func() time.Time) (*Store
 	if err != nil {
 		return nil, err
 	}
-	return &Store{coll: coll, now: now}, nil
+	return &Store{coll: coll, now: now, instance: store.NewID(""), turns: map[string]chan struct{}{}}, nil
 }
 
 // Claim reads the app's state and makes it on first start. Two instances that

@@ -34,6 +34,11 @@ var ErrBusy = fmt.Errorf("another instance is seeding the app: %w", store.ErrUna
 // wait. do has to bear being repeated, for an instance that died before it could
 // record.
 func (s *Store) Once(ctx context.Context, slug string, names []string, do func(ctx context.Context, missing []string) error) error {
+	done, err := s.turn(ctx, slug)
+	if err != nil {
+		return err
+	}
+	defer done()
 	nonce := store.NewID("")
 	state, err := s.lease(ctx, slug, nonce, names)
 	if err != nil || state == nil {
@@ -56,7 +61,25 @@ func (s *Store) Once(ctx context.Context, slug string, names []string, do func(c
 	return errors.Join(err, store.Error("record what was seeded", ended))
 }
 
-// lease waits for its turn. The state is nil when there is nothing left to do.
+// turn waits for the other calls of this instance. Whoever has it knows that a
+// lease of the instance is one that a call could not give back.
+func (s *Store) turn(ctx context.Context, slug string) (done func(), err error) {
+	s.mu.Lock()
+	turn := s.turns[slug]
+	if turn == nil {
+		turn = make(chan struct{}, 1)
+		s.turns[slug] = turn
+	}
+	s.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// lease waits for the other instances. The state is nil when there is nothing left to do.
 func (s *Store) lease(ctx context.Context, slug, nonce string, names []string) (*State, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*lease, ErrBusy)
 	defer cancel()
@@ -67,8 +90,10 @@ func (s *Store) lease(ctx context.Context, slug, nonce string, names []string) (
 		var state State
 		now := s.now()
 		err := s.change(ctx, bson.M{"_id": slug, "$or": bson.A{
-			bson.M{"seeding": bson.M{"$exists": false}}, bson.M{"seeding.until": bson.M{"$lt": now}},
-		}}, bson.M{"$set": bson.M{"seeding": bson.M{"by": nonce, "until": store.Time(now.Add(lease))}}},
+			bson.M{"seeding": bson.M{"$exists": false}},
+			bson.M{"seeding.until": bson.M{"$lt": now}},
+			bson.M{"seeding.instance": s.instance},
+		}}, bson.M{"$set": bson.M{"seeding": bson.M{"by": nonce, "instance": s.instance, "until": store.Time(now.Add(lease))}}},
 			options.FindOneAndUpdate().SetProjection(fields), &state)
 		if err = store.Error("seed the app", err); err == nil {
 			return &state, nil
