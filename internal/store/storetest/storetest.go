@@ -66,7 +66,10 @@ func connect(monitor *event.CommandMonitor, link network) (*mongo.Client, error)
 		opts.SetMonitor(monitor)
 	}
 	if link != nil {
-		opts.SetDialer(link).SetHeartbeatInterval(500 * time.Millisecond)
+		opts.SetDialer(link)
+	}
+	if _, ok := link.(*Link); ok {
+		opts.SetHeartbeatInterval(500 * time.Millisecond) // a restored link is noticed soon
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -112,6 +115,13 @@ func Second(tb testing.TB, db *mongo.Database, link *Link) *mongo.Database {
 		return own(tb, db.Name(), nil, nil)
 	}
 	return own(tb, db.Name(), nil, link)
+}
+
+// Faulty returns the same database as db through a client of its own whose
+// commands f does harm to.
+func Faulty(tb testing.TB, db *mongo.Database, f *Faults) *mongo.Database {
+	tb.Helper()
+	return own(tb, db.Name(), nil, f)
 }
 
 func own(tb testing.TB, name string, monitor *event.CommandMonitor, link network) *mongo.Database {

@@ -1,0 +1,92 @@
+package engine_test
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/mandate-auth/mandate/engine"
+	"github.com/mandate-auth/mandate/internal/store/storetest"
+	"github.com/mandate-auth/mandate/sessions"
+	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/users"
+)
+
+// surface is what services are given to call. Whatever takes a context or
+// answers a request may ask the database.
+var surface = map[string]any{
+	"Engine": (*engine.Engine)(nil), "App": (*engine.App)(nil),
+	"Users": (*users.Store)(nil), "Sessions": (*sessions.Manager)(nil), "Blacklist": (*tokens.Blacklist)(nil),
+	"Authz": (*engine.Authz)(nil),
+}
+
+// unharmed are the routes and methods that need no operation of their own, and
+// why.
+var unharmed = map[string]string{
+	"GET /auth/health":         "tells of an outage itself: TestRevocationAcrossInstances",
+	"GET /auth/me":             "asks nothing",
+	"GET /auth/me/permissions": "decides in memory, as Authz.Can",
+	"POST /auth/authorize":     "decides in memory, as Authz.Can",
+	"Authz.Can":                "decides in memory; asks only when that is stale: authz/casbin",
+	"Authz.HasRole":            "as Authz.Can",
+	"Authz.Overview":           "as Authz.Can",
+	"Authz.Permissions":        "as Authz.Can",
+	"Authz.Roles":              "as Authz.Can",
+	"App.Verify":               "asks only when the feed is stale: TestRevocationAcrossInstances",
+	"Blacklist.Check":          "as App.Verify",
+	"App.Close":                "asks nothing",
+	"Engine.Close":             "asks nothing",
+	"Engine.LoadFile":          "is Engine.Load with a file",
+	"Sessions.Close":           "asks nothing that matters",
+	"Sessions.Begin":           "is a part of App.StartSession",
+	"Sessions.Create":          "is a part of App.StartSession",
+	"Sessions.EndByToken":      "is App.Logout",
+	"Sessions.EnsureIndexes":   "is a part of Engine.Load",
+	"Users.EnsureIndexes":      "is a part of Engine.Load",
+	"Users.SeedDemo":           "is a part of Engine.Load",
+	"Sessions.Refresh":         "is App.Refresh",
+	"Users.Authenticate":       "is a part of App.Login",
+	"Users.Confirm":            "is a part of App.Login",
+}
+
+// Whatever is public and asks the database stands in a table of operations.
+func TestFaultsMeetEverything(t *testing.T) {
+	t.Parallel()
+	harmed := map[string]bool{}
+	for _, op := range allOperations() {
+		name, _, _ := strings.Cut(op.name, ": ")
+		harmed[name] = true
+	}
+	public := newWorld(t, storetest.Database(t), sweepManifest(t, "shop", "10s", "5s")).app.Routes()
+	for name, value := range surface {
+		public = append(public, asking(name, reflect.TypeOf(value))...)
+	}
+	for _, name := range public {
+		if _, excepted := unharmed[name]; excepted == harmed[name] {
+			t.Errorf("%s has to be one of: an operation that faults are made for, an exception", name)
+		}
+	}
+	for name := range unharmed {
+		if !slices.Contains(public, name) {
+			t.Errorf("%s is an exception and is not there", name)
+		}
+	}
+}
+
+// asking lists the methods that take a context or a request.
+func asking(name string, of reflect.Type) []string {
+	var out []string
+	for i := range of.NumMethod() {
+		m := of.Method(i)
+		for k := range m.Type.NumIn() {
+			switch m.Type.In(k) {
+			case reflect.TypeFor[context.Context](), reflect.TypeFor[*http.Request]():
+				out = append(out, name+"."+m.Name)
+			}
+		}
+	}
+	return out
+}
