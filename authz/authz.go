@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // SubjectAnonymous is the subject of every guest. Guests have no rules of their
@@ -40,10 +41,10 @@ type Request struct {
 // Decision answers a [Request]. The zero value refuses.
 type Decision struct {
 	// Allowed is true when the action may be done.
-	Allowed bool
+	Allowed bool `json:"allowed"`
 	// Reason says why in one of the words below, for logs and events, not for
 	// clients.
-	Reason Reason
+	Reason Reason `json:"reason"`
 }
 
 // Reason says why a decision came out as it did.
@@ -58,6 +59,45 @@ const (
 	// ReasonDenied says that a rule denies it, whatever others allow.
 	ReasonDenied Reason = "denied"
 )
+
+// Explanation is a [Decision] with what led to it, for people who look after a
+// policy. It holds rules and names of roles, so it is not for clients.
+type Explanation struct {
+	Decision
+	// Rule is one of the rules that decided: one that denies, or else one that
+	// allows. Nil where no rule matches, or the provider cannot tell.
+	Rule *Rule `json:"rule,omitempty"`
+	// Path is how the subject comes to the rule: the subject, the role that it was
+	// granted, a role of that role, …, the subject of the rule.
+	Path []string `json:"path,omitempty"`
+}
+
+// String says it in one line: "allowed: usr_… → admin → editor may write
+// documents".
+func (e Explanation) String() string {
+	if e.Rule == nil {
+		return string(e.Reason)
+	}
+	may := " may "
+	if e.Rule.Effect == Deny {
+		may = " may not "
+	}
+	return string(e.Reason) + ": " + strings.Join(e.Path, " → ") + may + e.Rule.Action + " " + e.Rule.Object
+}
+
+// Explainer is a [Provider] that can say which rule decided.
+type Explainer interface {
+	Explain(ctx context.Context, r Request) (Explanation, error)
+}
+
+// Coverer is a [Provider] that can compare a rule that is about to be made with
+// what somebody may do already. It keeps people from giving others, or
+// themselves, what they have not.
+type Coverer interface {
+	// Covers reports whether the subject may do everything that a rule with the
+	// permission, whose object may be a pattern, would allow.
+	Covers(ctx context.Context, subject string, p Permission) (bool, error)
+}
 
 // Provider decides. Its methods are safe for concurrent use, end with ctx, and
 // fail closed: with an error nothing is allowed. An error that repeating may

@@ -47,6 +47,12 @@ type Config struct {
 	App string
 	// Model is one of the built-in models. Default [ModelRBAC].
 	Model Model
+	// Matching says how objects match. Default [MatchExact].
+	Matching Matching
+	// CustomModel is the text of a model in Casbin's language that is enforced
+	// instead of a built-in one, by Casbin itself: see docs/permissions.md for what
+	// it may hold. A check then costs as much as there are rules.
+	CustomModel string
 	// Hierarchy gives roles further roles: {"admin": {"editor"}}. Circles are
 	// allowed, and there is no limit of depth.
 	Hierarchy map[string][]string
@@ -62,9 +68,10 @@ type Config struct {
 // Provider decides for one app. It implements [authz.Editor] and is safe for
 // concurrent use.
 type Provider struct {
-	store  *Store
-	config Config
-	watch  *appstate.PolicyWatch
+	store   *Store
+	config  Config
+	grammar *grammar
+	watch   *appstate.PolicyWatch
 
 	snapshot atomic.Pointer[snapshot] // nil until the first use
 	idle     atomic.Int32             // how often Upkeep has found nobody asking
@@ -79,7 +86,11 @@ type Provider struct {
 	ended  sync.WaitGroup
 }
 
-var _ authz.Editor = (*Provider)(nil)
+var (
+	_ authz.Editor    = (*Provider)(nil)
+	_ authz.Explainer = (*Provider)(nil)
+	_ authz.Coverer   = (*Provider)(nil)
+)
 
 // New returns the provider of the app that config describes, as the engine does for
 // each of its apps; a service that has an enforcer of its own uses [Wrap]. It reads
@@ -88,16 +99,22 @@ func New(s *Store, config Config) (*Provider, error) {
 	if config.Model == "" {
 		config.Model = ModelRBAC
 	}
+	if config.Matching == "" {
+		config.Matching = MatchExact
+	}
 	switch {
 	case s == nil || config.State == nil || config.Watcher == nil:
 		return nil, errors.New("casbin: a store, a state and a watcher are required")
-	case !config.Model.Known():
-		return nil, fmt.Errorf("casbin: the model %q is not one of acl, rbac, rbac_with_deny", config.Model)
-	case !config.Model.roles() && len(config.Hierarchy) > 0:
-		return nil, errors.New("casbin: the model acl has no roles, so there is no role hierarchy")
 	}
 	if err := authz.CheckValue("app", config.App); err != nil {
 		return nil, fmt.Errorf("casbin: %w", err)
+	}
+	g, err := newGrammar(&config)
+	if err != nil {
+		return nil, err
+	}
+	if !g.roles && len(config.Hierarchy) > 0 {
+		return nil, fmt.Errorf("casbin: the model %s has no roles, so there is no role hierarchy", g)
 	}
 	if config.MaxStaleness <= 0 {
 		config.MaxStaleness = 2 * time.Second
@@ -115,7 +132,7 @@ func New(s *Store, config Config) (*Provider, error) {
 		hierarchy[role] = slices.Clone(inherited)
 	}
 	config.Hierarchy = hierarchy
-	p := &Provider{store: s, config: config, turn: make(chan struct{}, 1)}
+	p := &Provider{store: s, config: config, grammar: g, turn: make(chan struct{}, 1)}
 	p.run, p.stop = context.WithCancel(context.Background())
 	p.watch = config.Watcher.Policy(config.App, p.kick)
 	return p, nil
@@ -151,7 +168,31 @@ func (p *Provider) Authorize(ctx context.Context, r authz.Request) (authz.Decisi
 	if r.Subject == "" {
 		return authz.Decision{Reason: authz.ReasonNoRule}, nil
 	}
-	return s.decide(r.Subject, r.Permission), nil
+	return s.authorize(r.Subject, r.Permission)
+}
+
+// Explain implements [authz.Explainer].
+func (p *Provider) Explain(ctx context.Context, r authz.Request) (authz.Explanation, error) {
+	if r.App != p.config.App {
+		return authz.Explanation{}, fmt.Errorf("casbin: a request of app %q at the provider of app %q", r.App, p.config.App)
+	}
+	s, err := p.current(ctx)
+	if err != nil {
+		return authz.Explanation{}, err
+	}
+	if r.Subject == "" {
+		return authz.Explanation{Decision: authz.Decision{Reason: authz.ReasonNoRule}}, nil
+	}
+	return s.explain(r.Subject, r.Permission)
+}
+
+// Covers implements [authz.Coverer].
+func (p *Provider) Covers(ctx context.Context, subject string, permission authz.Permission) (bool, error) {
+	s, err := p.current(ctx)
+	if err != nil || subject == "" {
+		return false, err
+	}
+	return s.covers(subject, permission)
 }
 
 // HasRole implements [authz.Provider].
@@ -160,7 +201,7 @@ func (p *Provider) HasRole(ctx context.Context, subject string, roles ...string)
 	if err != nil || subject == "" {
 		return false, err
 	}
-	return p.config.Model.roles() && s.hasRole(subject, roles), nil
+	return p.grammar.roles && s.hasRole(subject, roles), nil
 }
 
 // Roles implements [authz.Provider].
@@ -178,5 +219,5 @@ func (p *Provider) Permissions(ctx context.Context, subject string) ([]authz.Per
 	if err != nil {
 		return nil, err
 	}
-	return s.permissionsOf(subject), nil
+	return s.permissionsOf(subject)
 }

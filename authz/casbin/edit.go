@@ -31,7 +31,7 @@ func (p *Provider) Apply(ctx context.Context, c authz.Change) error {
 	if err := c.Check(); err != nil {
 		return err
 	}
-	if err := p.config.Model.check(&c); err != nil {
+	if err := p.grammar.check(&c); err != nil {
 		return err
 	}
 	if n := len(c.Add) + len(c.Remove) + len(c.Assign) + len(c.Unassign); n > MaxChange {
@@ -149,7 +149,7 @@ func (p *Provider) remains(ctx context.Context, c *authz.Change) ([]document, er
 	}
 	var left []document
 	for part := range slices.Chunk(keys, maxReread) {
-		found, err := p.store.touched(ctx, p.config.App, p.config.Model, part)
+		found, err := p.store.touched(ctx, p.config.App, p.grammar, part)
 		if err != nil {
 			return nil, err
 		}
@@ -185,7 +185,7 @@ func (p *Provider) ofSubject(ctx context.Context, subject string) ([]document, e
 	}
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
-	found, err := p.store.read(ctx, p.config.App, p.config.Model, bson.M{"$or": subjectFilters(p.config.App, p.config.Model, subject)})
+	found, err := p.store.read(ctx, p.config.App, p.grammar, bson.M{"$or": subjectFilters(p.config.App, p.grammar, subject)})
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -208,7 +208,7 @@ func (p *Provider) Forget(ctx context.Context, subject string) error {
 	}
 	// One that is not there makes every instance look at the subject, also when
 	// nothing is left: the call may be a repetition.
-	if p.config.Model.roles() && len(c.Unassign) == 0 {
+	if p.grammar.roles && len(c.Unassign) == 0 {
 		c.Unassign = []authz.Assignment{{Subject: subject, Role: "nobody"}}
 	}
 	return p.Apply(ctx, c)
@@ -298,7 +298,7 @@ func (p *Provider) list(ctx context.Context, filter bson.M, order bson.D, limit 
 		return nil, false, unavailable(store.Error("list the policy", err))
 	}
 	for _, doc := range docs {
-		r, err := decode(doc, p.config.App, p.config.Model)
+		r, err := decode(doc, p.config.App, p.grammar)
 		if err != nil {
 			return nil, false, &DamagedError{Collection: p.store.coll.Name(), ID: doc.Lookup("_id"), Message: err.Error()}
 		}

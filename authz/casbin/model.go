@@ -1,6 +1,10 @@
 package casbin
 
-import "github.com/mandate-auth/mandate/authz"
+import (
+	"fmt"
+
+	"github.com/mandate-auth/mandate/authz"
+)
 
 // Model names one of the built-in models.
 type Model string
@@ -18,10 +22,6 @@ const (
 
 // Known reports whether there is such a model.
 func (m Model) Known() bool { return m == ModelACL || m == ModelRBAC || m == ModelRBACWithDeny }
-
-func (m Model) roles() bool { return m != ModelACL }
-
-func (m Model) deny() bool { return m == ModelRBACWithDeny }
 
 const (
 	requestAndPolicy = `[request_definition]
@@ -42,47 +42,85 @@ e = some(where (p.eft == allow))
 [policy_effect]
 e = some(where (p.eft == allow)) && !some(where (p.eft == deny))
 `
-	matchSubject = `
-[matchers]
-m = r.sub == p.sub && r.dom == p.dom && r.obj == p.obj && r.act == p.act
-`
-	matchRole = `
-[matchers]
-m = r.dom == p.dom && r.obj == p.obj && r.act == p.act && g(r.sub, p.sub, r.dom)
-`
+	matchSubject = "r.sub == p.sub && r.dom == p.dom"
+	matchRole    = "r.dom == p.dom && g(r.sub, p.sub, r.dom)"
+	matchAction  = "r.act == p.act"
 )
 
+// objects is how a matcher of Casbin compares objects.
+var objects = map[Matching]string{
+	MatchExact: "r.obj == p.obj", MatchPrefix: "prefixMatch(r.obj, p.obj)", MatchPath: "pathMatch(r.obj, p.obj)",
+}
+
 // Text returns the model in Casbin's own language: for stock tools that open the
-// policies collection, and for comparing answers with Casbin's. The role
-// hierarchy of a manifest is not in the collection; such a tool needs it as "g"
-// rules.
-func (m Model) Text() string {
+// policies collection, and for comparing answers with Casbin's. Such a tool needs
+// the functions [PathMatch] and [PrefixMatch] where objects are not matched
+// exactly, and the role hierarchy of the manifest, which is not in the collection,
+// as "g" rules. A model of a file is its own text.
+func (m Model) Text(matching Matching) string {
+	matchers := func(subject string) string {
+		return "\n[matchers]\nm = " + subject + " && " + matchAction + " && " + objects[matching] + "\n"
+	}
 	switch m {
 	case ModelACL:
-		return requestAndPolicy + allowEffect + matchSubject
+		return requestAndPolicy + allowEffect + matchers(matchSubject)
 	case ModelRBAC:
-		return requestAndPolicy + roleDefinition + allowEffect + matchRole
+		return requestAndPolicy + roleDefinition + allowEffect + matchers(matchRole)
 	case ModelRBACWithDeny:
-		return requestAndPolicy + roleDefinition + denyEffect + matchRole
+		return requestAndPolicy + roleDefinition + denyEffect + matchers(matchRole)
 	default:
 		return ""
 	}
 }
 
-// check refuses a change that the model has no words for.
-func (m Model) check(c *authz.Change) error {
-	if !m.roles() && len(c.Assign) > 0 {
-		return &unsupported{"the model acl has no roles"}
+// grammar is what rules of an app may say: those of a built-in model, or of a
+// custom one.
+type grammar struct {
+	name        string
+	domain      string
+	roles, deny bool
+	matching    Matching
+	custom      *custom // nil for the built-in models
+}
+
+func newGrammar(config *Config) (*grammar, error) {
+	if config.CustomModel != "" {
+		return customGrammar(config)
 	}
-	if m.deny() {
-		return nil
+	m := config.Model
+	switch {
+	case !m.Known():
+		return nil, fmt.Errorf("casbin: the model %q is not one of acl, rbac, rbac_with_deny", m)
+	case !config.Matching.Known():
+		return nil, fmt.Errorf("casbin: the matching %q is not one of exact, prefix, path", config.Matching)
+	}
+	return &grammar{name: string(m), domain: config.App, roles: m != ModelACL, deny: m == ModelRBACWithDeny, matching: config.Matching}, nil
+}
+
+func (g *grammar) String() string { return g.name }
+
+// check refuses a change that the model has no words for.
+func (g *grammar) check(c *authz.Change) error {
+	if !g.roles && len(c.Assign) > 0 {
+		return &unsupported{"the model " + g.name + " has no roles"}
 	}
 	for _, r := range c.Add {
-		if r.Effect == authz.Deny {
-			return &unsupported{"the model " + string(m) + " has no rules that deny; use " + string(ModelRBACWithDeny)}
+		if !g.deny && r.Effect == authz.Deny {
+			return &unsupported{"the model " + g.name + " has no rules that deny; use " + string(ModelRBACWithDeny)}
+		}
+		if err := g.checkObject(r.Object); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// checkObject refuses the object of a rule that cannot match what it seems to.
+func (g *grammar) checkObject(object string) error {
+	if g.custom != nil {
+		return g.custom.checkObject(object)
+	}
+	return g.matching.check(object)
 }
 
 // unsupported is [authz.ErrUnsupported] with a remedy.

@@ -170,7 +170,7 @@ func (p *Provider) reread(ctx context.Context, from *snapshot, to *appstate.Poli
 	if !ok || len(keys) > maxReread {
 		return nil, nil //nolint:nilnil // described above
 	}
-	rows, err := p.store.touched(ctx, p.config.App, p.config.Model, keys)
+	rows, err := p.store.touched(ctx, p.config.App, p.grammar, keys)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return nil, nil //nolint:nilnil,nilerr // described above
 	}
@@ -192,7 +192,7 @@ func (p *Provider) reread(ctx context.Context, from *snapshot, to *appstate.Poli
 	for r := range present {
 		b.add(r)
 	}
-	return b.done(to.Version), nil
+	return b.done(to.Version)
 }
 
 // load reads all rules and installs them. What is written meanwhile is in the
@@ -203,15 +203,18 @@ func (p *Provider) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		rows, err := p.store.all(ctx, p.config.App, p.config.Model)
+		rows, err := p.store.all(ctx, p.config.App, p.grammar)
 		if err != nil {
 			return err
 		}
-		b := build(&snapshot{hierarchy: p.config.Hierarchy})
+		b := build(&snapshot{grammar: p.grammar, hierarchy: p.config.Hierarchy})
 		for _, d := range rows {
 			b.add(d.row)
 		}
-		read := b.done(before.Version)
+		read, err := b.done(before.Version)
+		if err != nil {
+			return err
+		}
 		began := p.watch.Now()
 		after, err := p.config.State.Policy(ctx, p.config.App)
 		if err != nil {

@@ -77,21 +77,21 @@ func (r row) key() []string {
 
 // keyFilters select the rows of a key. There are none for a key of a later
 // version.
-func keyFilters(app string, model Model, key []string) []bson.M {
+func keyFilters(app string, g *grammar, key []string) []bson.M {
 	switch {
 	case len(key) == 4 && key[0] == ptypePolicy:
 		return []bson.M{{"ptype": ptypePolicy, "v0": key[1], "v1": app, "v2": key[2], "v3": key[3]}}
 	case len(key) == 2 && key[0] == keySubject:
-		return subjectFilters(app, model, key[1])
+		return subjectFilters(app, g, key[1])
 	default:
 		return nil
 	}
 }
 
 // subjectFilters select everything about a subject.
-func subjectFilters(app string, model Model, subject string) []bson.M {
+func subjectFilters(app string, g *grammar, subject string) []bson.M {
 	filters := []bson.M{{"ptype": ptypePolicy, "v0": subject, "v1": app}}
-	if model.roles() {
+	if g.roles {
 		filters = append(filters, bson.M{"ptype": ptypeGrouping, "v0": subject, "v2": app})
 	}
 	return filters
@@ -127,7 +127,7 @@ var valueFields = [...]string{"v0", "v1", "v2", "v3", "v4", "v5"}
 
 // decode reads a document as it stands: its values are never parsed again, so
 // that a comma or a quote in one of them means nothing.
-func decode(doc bson.Raw, app string, model Model) (row, error) {
+func decode(doc bson.Raw, app string, g *grammar) (row, error) {
 	ptype, ok := doc.Lookup("ptype").StringValueOK()
 	if !ok {
 		return row{}, fmt.Errorf("its ptype is no string")
@@ -160,15 +160,15 @@ func decode(doc bson.Raw, app string, model Model) (row, error) {
 	}
 	switch authz.Effect(v[4]) {
 	case "", authz.Allow:
-		return r, nil
 	case authz.Deny:
-		if !model.deny() {
+		if !g.deny {
 			// Leaving it out would allow what somebody has denied.
-			return row{}, fmt.Errorf("it denies, and the model %s has no rules that deny", model)
+			return row{}, fmt.Errorf("it denies, and the model %s has no rules that deny", g)
 		}
 		r.deny = true
-		return r, nil
 	default:
 		return row{}, fmt.Errorf("its effect is neither allow nor deny")
 	}
+	// A pattern that is none would not deny what it seems to.
+	return r, g.checkObject(r.object)
 }

@@ -1,11 +1,9 @@
 package casbin
 
 import (
-	"cmp"
 	"hash/maphash"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/internal/appstate"
@@ -25,13 +23,14 @@ func shardOf(subject string) int { return int(maphash.String(seed, subject) % sh
 // subject is what the rules say about one subject. It is never changed.
 type subject struct {
 	roles       []string // assigned, in order
-	allow, deny map[authz.Permission]struct{}
+	allow, deny *rules
 }
 
 // snapshot is the policy of one app in one version. It is never changed: a
 // change makes another one, which shares what has stayed.
 type snapshot struct {
 	version appstate.Version
+	*grammar
 	// hierarchy is the role hierarchy of the manifest.
 	hierarchy map[string][]string
 	subjects  [shards]map[string]*subject
@@ -39,6 +38,8 @@ type snapshot struct {
 	// hashes, which does not depend on their order.
 	rows   int
 	digest uint64
+	// judge decides instead where the model is a custom one.
+	judge *judge
 }
 
 func (s *snapshot) find(name string) *subject { return s.subjects[shardOf(name)][name] }
@@ -52,12 +53,10 @@ func (s *snapshot) has(r row) bool {
 		_, ok := slices.BinarySearch(found.roles, r.object)
 		return ok
 	}
-	set := found.allow
 	if r.deny {
-		set = found.deny
+		return found.deny.has(r.permission())
 	}
-	_, ok := set[r.permission()]
-	return ok
+	return found.allow.has(r.permission())
 }
 
 // rowsOf returns everything about the subject.
@@ -70,10 +69,10 @@ func (s *snapshot) rowsOf(name string) []row {
 	for _, role := range found.roles {
 		out = append(out, row{grouping: true, subject: name, object: role})
 	}
-	for p := range found.allow {
+	for p := range found.allow.all() {
 		out = append(out, row{subject: name, object: p.Object, action: p.Action})
 	}
-	for p := range found.deny {
+	for p := range found.deny.all() {
 		out = append(out, row{subject: name, object: p.Object, action: p.Action, deny: true})
 	}
 	return out
@@ -105,9 +104,9 @@ func (b *builder) edit(name string) *subject {
 	if found != nil && b.ownSubject[name] {
 		return found
 	}
-	own := &subject{}
+	own := &subject{allow: &rules{}, deny: &rules{}}
 	if found != nil {
-		own = &subject{roles: slices.Clone(found.roles), allow: maps.Clone(found.allow), deny: maps.Clone(found.deny)}
+		own = &subject{roles: slices.Clone(found.roles), allow: found.allow.clone(), deny: found.deny.clone()}
 	}
 	b.subjects[i][name] = own
 	b.ownSubject[name] = true
@@ -126,14 +125,11 @@ func (b *builder) add(r row) {
 		s.roles = slices.Insert(s.roles, i, r.object)
 		return
 	}
-	set := &s.allow
 	if r.deny {
-		set = &s.deny
+		s.deny.add(b.matching, r.permission())
+	} else {
+		s.allow.add(b.matching, r.permission())
 	}
-	if *set == nil {
-		*set = map[authz.Permission]struct{}{}
-	}
-	(*set)[r.permission()] = struct{}{}
 }
 
 func (b *builder) remove(r row) {
@@ -148,20 +144,35 @@ func (b *builder) remove(r row) {
 		i, _ := slices.BinarySearch(s.roles, r.object)
 		s.roles = slices.Delete(s.roles, i, i+1)
 	case r.deny:
-		delete(s.deny, r.permission())
+		s.deny.remove(b.matching, r.permission())
 	default:
-		delete(s.allow, r.permission())
+		s.allow.remove(b.matching, r.permission())
 	}
-	if len(s.roles)+len(s.allow)+len(s.deny) == 0 {
+	if len(s.roles)+s.allow.len()+s.deny.len() == 0 {
 		delete(b.subjects[shardOf(r.subject)], r.subject)
 		delete(b.ownSubject, r.subject)
 	}
 }
 
-func (b *builder) done(version appstate.Version) *snapshot {
+// done returns what has been built. It can fail where Casbin has to understand
+// the rules.
+func (b *builder) done(version appstate.Version) (*snapshot, error) {
 	out := b.snapshot
 	out.version = version
-	return &out
+	if out.custom == nil {
+		return &out, nil
+	}
+	var err error
+	out.judge, err = newJudge(&out)
+	return &out, err
+}
+
+// authorize answers a request.
+func (s *snapshot) authorize(name string, p authz.Permission) (authz.Decision, error) {
+	if s.judge != nil {
+		return s.judge.decide(name, p)
+	}
+	return s.decide(name, p), nil
 }
 
 const (
@@ -212,6 +223,9 @@ func (s *snapshot) reach(name string, names []string, found []*subject) ([]strin
 
 // decide answers a request: one denial outweighs every allowance.
 func (s *snapshot) decide(name string, p authz.Permission) authz.Decision {
+	if !s.matching.askable(p.Object) {
+		return authz.Decision{Reason: authz.ReasonNoRule}
+	}
 	var names [fewRoles]string
 	var subjects [fewRoles]*subject
 	_, found := s.reach(name, names[:0], subjects[:0])
@@ -220,12 +234,10 @@ func (s *snapshot) decide(name string, p authz.Permission) authz.Decision {
 		if f == nil {
 			continue
 		}
-		if _, denied := f.deny[p]; denied {
+		if f.deny.match(p) {
 			return authz.Decision{Reason: authz.ReasonDenied}
 		}
-		if !allowed {
-			_, allowed = f.allow[p]
-		}
+		allowed = allowed || f.allow.match(p)
 	}
 	if !allowed {
 		return authz.Decision{Reason: authz.ReasonNoRule}
@@ -252,20 +264,4 @@ func (s *snapshot) rolesOf(name string) []string {
 	roles := names[1:]
 	slices.Sort(roles)
 	return roles
-}
-
-// permissionsOf returns what the subject may do, in order.
-func (s *snapshot) permissionsOf(name string) []authz.Permission {
-	allow, deny := map[authz.Permission]struct{}{}, map[authz.Permission]struct{}{}
-	_, found := s.reach(name, nil, nil)
-	for _, f := range found {
-		if f != nil {
-			maps.Copy(allow, f.allow)
-			maps.Copy(deny, f.deny)
-		}
-	}
-	maps.DeleteFunc(allow, func(p authz.Permission, _ struct{}) bool { _, denied := deny[p]; return denied })
-	return slices.SortedFunc(maps.Keys(allow), func(a, b authz.Permission) int {
-		return cmp.Or(strings.Compare(a.Object, b.Object), strings.Compare(a.Action, b.Action))
-	})
 }

@@ -165,7 +165,7 @@ type document struct {
 const loadTimeout = 30 * time.Second
 
 // read returns the rows that match one of the filters: all of them, or an error.
-func (s *Store) read(ctx context.Context, app string, model Model, filters ...bson.M) ([]document, error) {
+func (s *Store) read(ctx context.Context, app string, g *grammar, filters ...bson.M) ([]document, error) {
 	var out []document
 	words := map[string]string{}
 	intern := func(word *string) {
@@ -181,7 +181,7 @@ func (s *Store) read(ctx context.Context, app string, model Model, filters ...bs
 			return nil, store.Error("read the policy", err)
 		}
 		for cursor.Next(ctx) {
-			r, err := decode(cursor.Current, app, model)
+			r, err := decode(cursor.Current, app, g)
 			id := cursor.Current.Lookup("_id")
 			if err != nil {
 				closeCursor(ctx, cursor)
@@ -213,23 +213,23 @@ func closeCursor(ctx context.Context, cursor *mongo.Cursor) {
 }
 
 // all reads every row of the app.
-func (s *Store) all(ctx context.Context, app string, model Model) ([]document, error) {
+func (s *Store) all(ctx context.Context, app string, g *grammar) ([]document, error) {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	filters := []bson.M{{"v1": app, "ptype": ptypePolicy}}
-	if model.roles() {
+	if g.roles {
 		filters = append(filters, bson.M{"v2": app, "ptype": ptypeGrouping})
 	}
-	return s.read(ctx, app, model, filters...)
+	return s.read(ctx, app, g, filters...)
 }
 
 // touched reads the rows of the keys.
-func (s *Store) touched(ctx context.Context, app string, model Model, keys [][]string) ([]document, error) {
+func (s *Store) touched(ctx context.Context, app string, g *grammar, keys [][]string) ([]document, error) {
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
 	var filters bson.A
 	for _, key := range keys {
-		of := keyFilters(app, model, key)
+		of := keyFilters(app, g, key)
 		if len(of) == 0 {
 			return nil, fmt.Errorf("%w: the log of changes names a rule that this version does not know", errors.ErrUnsupported)
 		}
@@ -240,7 +240,7 @@ func (s *Store) touched(ctx context.Context, app string, model Model, keys [][]s
 	if len(filters) == 0 {
 		return nil, nil
 	}
-	return s.read(ctx, app, model, bson.M{"$or": filters})
+	return s.read(ctx, app, g, bson.M{"$or": filters})
 }
 
 // removeDocuments removes documents that the adapter does not recognise: stock

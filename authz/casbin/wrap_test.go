@@ -41,9 +41,9 @@ func TestWrapConformance(t *testing.T) {
 		text            string
 		plain, noDomain bool
 	}{
-		"with deny":       {text: casbin.ModelRBACWithDeny.Text()},
-		"rbac, plain":     {text: casbin.ModelRBAC.Text(), plain: true},
-		"acl":             {text: casbin.ModelACL.Text()},
+		"with deny":       {text: casbin.ModelRBACWithDeny.Text(casbin.MatchExact)},
+		"rbac, plain":     {text: casbin.ModelRBAC.Text(casbin.MatchExact), plain: true},
+		"acl":             {text: casbin.ModelACL.Text(casbin.MatchExact)},
 		"without domains": {text: withoutDomain, noDomain: true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,0 +1,6 @@
+package casbin
+
+import stock "github.com/casbin/casbin/v2"
+
+// EnforcerOf returns the enforcer that decides for a custom model.
+func EnforcerOf(p *Provider) *stock.Enforcer { return p.snapshot.Load().judge.enforcer.Load() }
