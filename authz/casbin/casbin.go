@@ -59,6 +59,8 @@ type Config struct {
 	// State and Watcher keep instances in step. Required.
 	State   State
 	Watcher *appstate.Watcher
+	// Memory bounds what the rules of several apps take. Nil bounds nothing.
+	Memory *Memory
 	// MaxStaleness is how old the knowledge may be that decides. Default 2 s.
 	MaxStaleness time.Duration
 	// Logger receives what operators need to know. Default slog.Default.
@@ -74,7 +76,7 @@ type Provider struct {
 	watch   *appstate.PolicyWatch
 
 	snapshot atomic.Pointer[snapshot] // nil until the first use
-	idle     atomic.Int32             // how often Upkeep has found nobody asking
+	idle     atomic.Int32             // for how many minutes nobody has asked; 0 is this one
 	turn     chan struct{}            // held by whoever makes a new snapshot
 	flight   singleflight.Group
 
@@ -133,6 +135,7 @@ func New(s *Store, config Config) (*Provider, error) {
 	}
 	config.Hierarchy = hierarchy
 	p := &Provider{store: s, config: config, grammar: g, turn: make(chan struct{}, 1)}
+	p.idle.Store(1)
 	p.run, p.stop = context.WithCancel(context.Background())
 	p.watch = config.Watcher.Policy(config.App, p.kick)
 	return p, nil
@@ -145,14 +148,19 @@ func (p *Provider) Close(ctx context.Context) error {
 	p.mu.Unlock()
 	p.config.Watcher.Forget(p.config.App)
 	p.stop()
-	return store.Wait(ctx, &p.ended)
+	err := store.Wait(ctx, &p.ended)
+	p.install(nil)
+	return err
 }
 
 // Ready reports whether the provider can decide: it reads the rules unless they
 // are in memory. The error is a [*DamagedError] for a document that is no rule,
 // and wraps [authz.ErrUnavailable] when the database does not answer.
 func (p *Provider) Ready(ctx context.Context) error {
-	_, err := p.current(ctx)
+	if p.snapshot.Load() != nil && p.watch.Age() <= p.config.MaxStaleness {
+		return nil
+	}
+	_, err := p.wait(ctx) // which is no use: an app that was just loaded is idle
 	return err
 }
 

@@ -156,9 +156,20 @@ func (p *Provider) refresh(ctx context.Context, seen *appstate.Policy) error {
 	if next == nil {
 		return p.load(ctx)
 	}
-	p.snapshot.Store(next)
+	p.install(next)
 	p.watch.Install(next.version, began)
 	return nil
+}
+
+// install makes the snapshot decide, nil for none, and returns the one before.
+// Nothing is installed once the provider is closed: nobody would let it go.
+func (p *Provider) install(next *snapshot) (before *snapshot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		next = nil
+	}
+	return p.config.Memory.install(p, next)
 }
 
 // reread makes the snapshot of the policy out of an older one by reading the
@@ -239,7 +250,7 @@ func (p *Provider) load(ctx context.Context) error {
 // replace installs what was read whole, and says so when it shows that somebody
 // has written past Mandate.
 func (p *Provider) replace(next *snapshot) {
-	old := p.snapshot.Swap(next)
+	old := p.install(next)
 	if old != nil && old.version.Epoch == next.version.Epoch && (old.rows != next.rows || old.digest != next.digest) {
 		p.config.Logger.Warn("the rules were changed by somebody else than Mandate; the change decides from now on",
 			slog.String("app", p.config.App), slog.Int("rules", next.rows))
@@ -260,7 +271,7 @@ func (p *Provider) Upkeep(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if p.idle.Add(1) > dropAfter {
-		p.snapshot.Store(nil)
+		p.install(nil)
 		return nil
 	}
 	return p.load(ctx)

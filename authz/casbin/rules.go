@@ -26,7 +26,7 @@ type formCount struct {
 
 func (r *rules) clone() *rules {
 	if r == nil {
-		return &rules{}
+		return nil
 	}
 	return &rules{exact: maps.Clone(r.exact), keys: maps.Clone(r.keys), forms: slices.Clone(r.forms)}
 }

@@ -38,6 +38,8 @@ type snapshot struct {
 	// hashes, which does not depend on their order.
 	rows   int
 	digest uint64
+	// size is about how many bytes it takes.
+	size int64
 	// judge decides instead where the model is a custom one.
 	judge *judge
 }
@@ -104,9 +106,12 @@ func (b *builder) edit(name string) *subject {
 	if found != nil && b.ownSubject[name] {
 		return found
 	}
-	own := &subject{allow: &rules{}, deny: &rules{}}
+	own := &subject{}
 	if found != nil {
 		own = &subject{roles: slices.Clone(found.roles), allow: found.allow.clone(), deny: found.deny.clone()}
+	}
+	if found == nil {
+		b.size += subjectSize + int64(len(name))
 	}
 	b.subjects[i][name] = own
 	b.ownSubject[name] = true
@@ -119,17 +124,21 @@ func (b *builder) add(r row) {
 	}
 	b.rows++
 	b.digest += maphash.Comparable(seed, r)
+	b.size += r.size()
 	s := b.edit(r.subject)
 	if r.grouping {
 		i, _ := slices.BinarySearch(s.roles, r.object)
 		s.roles = slices.Insert(s.roles, i, r.object)
 		return
 	}
+	set := &s.allow
 	if r.deny {
-		s.deny.add(b.matching, r.permission())
-	} else {
-		s.allow.add(b.matching, r.permission())
+		set = &s.deny
 	}
+	if *set == nil {
+		*set = &rules{}
+	}
+	(*set).add(b.matching, r.permission())
 }
 
 func (b *builder) remove(r row) {
@@ -138,6 +147,7 @@ func (b *builder) remove(r row) {
 	}
 	b.rows--
 	b.digest -= maphash.Comparable(seed, r)
+	b.size -= r.size()
 	s := b.edit(r.subject)
 	switch {
 	case r.grouping:
@@ -149,6 +159,7 @@ func (b *builder) remove(r row) {
 		s.allow.remove(b.matching, r.permission())
 	}
 	if len(s.roles)+s.allow.len()+s.deny.len() == 0 {
+		b.size -= subjectSize + int64(len(r.subject))
 		delete(b.subjects[shardOf(r.subject)], r.subject)
 		delete(b.ownSubject, r.subject)
 	}
