@@ -58,6 +58,8 @@ const (
 	ReasonNoRule Reason = "no_rule"
 	// ReasonDenied says that a rule denies it, whatever others allow.
 	ReasonDenied Reason = "denied"
+	// ReasonNoEntry says that the principal may not enter the app at all.
+	ReasonNoEntry Reason = "no_entry"
 )
 
 // Explanation is a [Decision] with what led to it, for people who look after a

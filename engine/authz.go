@@ -23,32 +23,32 @@ type Authz struct {
 	keys     *keys.App
 	provider opening
 	roles    []string
+	entry    *entry // nil where everybody may enter
 }
 
 func newAuthz(app *App, k *keys.App) *Authz {
-	z := &Authz{app: app, keys: k}
+	z := &Authz{app: app, keys: k, entry: newEntry(&app.manifest.Auth.Policy)}
 	if a := &app.manifest.Auth.Policy.Authorization; a.HasRoles() {
 		z.roles = slices.Clone(a.DefaultRoles)
 	}
 	return z
 }
 
-// Can reports whether the principal may do the action on the object. A guest is
-// the subject "anonymous", and may do nothing unless the manifest has
-// auth.policy.allow_anonymous. A principal of another app may do nothing.
+// Can reports whether the principal may do the action on the object. Who may not
+// enter the app may do nothing: a guest, the subject "anonymous", unless the
+// manifest has auth.policy.allow_anonymous; a principal of another app; whom
+// allowed_roles, allowed_users, denied_users and required_permissions keep out.
 func (z *Authz) Can(ctx context.Context, p *Principal, object, action string) (bool, error) {
-	subject := z.subject(p)
-	if subject == "" {
-		return false, nil
-	}
-	provider, err := z.provider.get(ctx)
-	if err != nil {
+	provider, subject, err := z.admit(ctx, p)
+	if err != nil || subject == "" {
 		return false, err
 	}
-	d, err := decide(ctx, provider, authz.Request{
-		App: z.app.slug, Subject: subject, Permission: authz.Permission{Object: object, Action: action},
-	})
+	d, err := decide(ctx, provider, z.request(subject, authz.Permission{Object: object, Action: action}))
 	return d.Allowed && err == nil, err
+}
+
+func (z *Authz) request(subject string, p authz.Permission) authz.Request {
+	return authz.Request{App: z.app.slug, Subject: subject, Permission: p}
 }
 
 // decide asks the provider; a defect in it refuses.
@@ -61,44 +61,56 @@ func decide(ctx context.Context, p authz.Provider, r authz.Request) (d authz.Dec
 	return p.Authorize(ctx, r)
 }
 
-// subject is what rules know the principal by, "" for who may do nothing.
-func (z *Authz) subject(p *Principal) string {
-	if p == nil || p.App != z.app.slug {
-		return ""
-	}
-	s := p.Subject()
-	if s == authz.SubjectAnonymous && !z.app.manifest.Auth.Policy.AllowAnonymous {
-		return ""
-	}
-	return s
-}
-
-// HasRole reports whether the principal has one of the roles, directly or through
-// another role.
-func (z *Authz) HasRole(ctx context.Context, p *Principal, roles ...string) (has bool, err error) {
-	subject := z.subject(p)
-	if subject == "" {
-		return false, nil
-	}
-	provider, err := z.provider.get(ctx)
-	if err != nil {
-		return false, err
-	}
+func hasRole(ctx context.Context, p authz.Provider, subject string, roles []string) (has bool, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			has, err = false, fmt.Errorf("the provider of authorization panicked: %v", v)
 		}
 	}()
-	has, err = provider.HasRole(ctx, subject, roles...)
+	has, err = p.HasRole(ctx, subject, roles...)
 	return has && err == nil, err
+}
+
+// HasRole reports whether the principal has one of the roles, directly or through
+// another role. Who may not enter the app has none.
+func (z *Authz) HasRole(ctx context.Context, p *Principal, roles ...string) (has bool, err error) {
+	provider, subject, err := z.admit(ctx, p)
+	if err != nil || subject == "" {
+		return false, err
+	}
+	return hasRole(ctx, provider, subject, roles)
+}
+
+// Explain decides as [Authz.Can] does and says why: which rule decided, and by
+// which roles the principal came to it. The answer is for people who look after
+// the app, not for the one who asks. Where the provider cannot tell it holds the
+// decision alone. For a user's id, ask about &Principal{ID: id, App: slug, Kind:
+// authz.KindHuman}.
+func (z *Authz) Explain(ctx context.Context, p *Principal, object, action string) (authz.Explanation, error) {
+	provider, subject, err := z.admit(ctx, p)
+	if err != nil {
+		return authz.Explanation{}, err
+	}
+	if subject == "" {
+		return authz.Explanation{Decision: authz.Decision{Reason: authz.ReasonNoEntry}}, nil
+	}
+	r := z.request(subject, authz.Permission{Object: object, Action: action})
+	if explainer, ok := provider.(authz.Explainer); ok {
+		return explainer.Explain(ctx, r)
+	}
+	d, err := decide(ctx, provider, r)
+	if err != nil {
+		return authz.Explanation{}, err
+	}
+	return authz.Explanation{Decision: d}, nil
 }
 
 // Overview returns the roles of the principal, inherited ones included, and what
 // it may do, both in order: for user interfaces.
 func (z *Authz) Overview(ctx context.Context, p *Principal) (roles []string, permissions []authz.Permission, err error) {
-	subject := z.subject(p)
-	if subject == "" {
-		return nil, nil, nil
+	_, subject, err := z.admit(ctx, p)
+	if err != nil || subject == "" {
+		return nil, nil, err
 	}
 	if roles, err = z.Roles(ctx, subject); err != nil {
 		return nil, nil, err

@@ -54,7 +54,8 @@ type Engine struct {
 	events *dispatcher
 	states *appstate.Store
 	// watcher learns when other instances change a policy.
-	watcher *appstate.Watcher
+	watcher      *appstate.Watcher
+	policyMemory *casbin.Memory
 
 	mu       sync.Mutex
 	apps     map[string]*App
@@ -95,7 +96,7 @@ func New(ctx context.Context, db *mongo.Database, opts *Options) (*Engine, error
 	e := &Engine{
 		db: store.Handle(db), opts: o, ring: ring, hasher: hasher,
 		apps: map[string]*App{}, feeds: map[string]*tokens.Feed{}, policies: map[string]*casbin.Store{}, indexed: map[string]bool{},
-		starting: make(chan struct{}, 1),
+		starting: make(chan struct{}, 1), policyMemory: casbin.NewMemory(o.PolicyMemory, o.Logger),
 	}
 	if err := e.reach(ctx); err != nil {
 		return nil, fmt.Errorf("MongoDB does not answer: %w; check that the server runs, that its address and "+

@@ -3,12 +3,17 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"go.mongodb.org/mongo-driver/bson"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine"
+	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/users"
 )
@@ -66,6 +71,41 @@ func rule(subject, object, action string) authz.Rule {
 	return authz.Rule{Subject: subject, Permission: authz.Permission{Object: object, Action: action}}
 }
 
+// customModel loads apps whose model is a file beside the manifest's.
+func customModel(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const model = "[request_definition]\nr = sub, dom, obj, act\n[policy_definition]\np = sub, dom, obj, act, eft\n[role_definition]\ng = _, _, _\n" +
+		"[policy_effect]\ne = some(where (p.eft == allow))\n[matchers]\nm = g(r.sub, p.sub, r.dom) && r.dom == p.dom && keyMatch(r.obj, p.obj) && r.act == p.act\n"
+	write("model.conf", model)
+	write("bad.conf", strings.Replace(model, "keyMatch(", "eval(", 1))
+	write("flat.conf", strings.Replace(strings.Replace(model, "[role_definition]\ng = _, _, _\n", "", 1), "g(r.sub, p.sub, r.dom)", "r.sub == p.sub", 1))
+	w := setup(t, ``)
+	load := func(slug, rest string) (*engine.App, error) {
+		return w.eng.LoadFile(t.Context(), write(slug+".json", `{"slug":"`+slug+`","auth":{`+policy(rest)+`}}`))
+	}
+	app, err := load("custom", `"model":"model.conf","initial_policies":[["user","docs/*","read"]]`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.app = app
+	_, token := w.newUser(email)
+	expect(t, w.through(app.RequirePermission("docs/1", "read"), token).status, 200)
+	expect(t, w.through(app.RequirePermission("notes/1", "read"), token).status, 403)
+	for rest, want := range map[string]string{`"model":"bad.conf"`: "eval", `"model":"missing.conf"`: "missing.conf", `"model":"flat.conf"`: "link_users_roles"} {
+		if _, err := load("other", rest); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v; want an error about %s", rest, err, want)
+		}
+	}
+}
+
 // policyKeyTests are those of keyTests about policies.
 var policyKeyTests = map[string]func(t *testing.T){
 	"/auth/policy/provider": func(t *testing.T) {
@@ -96,6 +136,70 @@ var policyKeyTests = map[string]func(t *testing.T){
 			t.Error("an app started without the provider that it requires")
 		}
 	},
+	"/auth/policy/allowed_roles": func(t *testing.T) {
+		w := setup(t, `"policy":{"allowed_roles":["admin"]}`)
+		id, token := w.newUser(email)
+		w.want(w.through(w.app.RequireUser(), token), 403, "forbidden")
+		expect(t, w.do("GET", "/auth/me", nil, token).status, 200) // signed in, to see who it is and to sign out
+		if err := w.app.Authz().GrantRole(t.Context(), id, "admin"); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, w.through(w.app.RequireUser(), token).status, 200)
+	},
+	"/auth/policy/allowed_users": func(t *testing.T) {
+		nobody := store.NewID("usr_")
+		w := setup(t, `"policy":{"allow_anonymous":true,"allowed_users":["`+nobody+`","anonymous"]},"users":{"allow_anonymous_users":true}`)
+		_, token := w.newUser(email)
+		w.want(w.through(w.app.RequireUser(), token), 403, "forbidden")
+		guest := bearer(w.want(w.do("POST", "/auth/anonymous", nil), 200, "").text("access_token"))
+		expect(t, w.through(w.app.RequireUser(), guest).status, 200)
+	},
+	"/auth/policy/denied_users": func(t *testing.T) {
+		db := storetest.Database(t)
+		w := newWorld(t, db, manifestOf(t, "shop", ``))
+		id, token := w.newUser(email)
+		expect(t, w.through(w.app.RequireUser(), token).status, 200)
+		if err := w.app.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if w.app, err = w.eng.Load(t.Context(), manifestOf(t, "shop", `"policy":{"allowed_roles":["user"],"denied_users":["`+id+`"]}`)); err != nil {
+			t.Fatal(err)
+		}
+		w.want(w.through(w.app.RequireUser(), token), 403, "forbidden")
+		w.want(w.through(w.app.Optional(nil), token), 403, "forbidden")
+		can, err := w.app.Authz().Can(t.Context(), &engine.Principal{ID: id, App: "shop", Kind: authz.KindHuman}, "a", "b")
+		expect(t, can || err != nil, false)
+	},
+	"/auth/policy/required_permissions": func(t *testing.T) {
+		w := setup(t, `"policy":{"required_permissions":["shop:enter","shop:look"]}`)
+		id, token := w.newUser(email)
+		for _, action := range []string{"enter", "look"} {
+			w.want(w.through(w.app.RequireUser(), token), 403, "forbidden")
+			if err := w.app.Authz().AddRules(t.Context(), rule(id, "shop", action)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		expect(t, w.through(w.app.RequireUser(), token).status, 200)
+	},
+	"/auth/policy/owner_can_access": func(t *testing.T) {
+		for text, want := range map[string]int{"true": 200, "false": 403} {
+			w := setup(t, `"policy":{"owner_can_access":`+text+`}`)
+			id, token := w.newUser(email)
+			mine := func(*http.Request) (string, error) { return id, nil }
+			expect(t, w.through(w.app.RequireOwnerOr(mine, nil), token).status, want)
+			gone := func(*http.Request) (string, error) { return "", engine.ErrNotFound }
+			expect(t, w.through(w.app.RequireOwnerOr(gone, nil), token).status, 404)
+		}
+	},
+	"/auth/policy/authorization/matching": func(t *testing.T) {
+		for matching, want := range map[string][2]bool{"exact": {false, false}, "prefix": {true, false}, "path": {true, true}} {
+			w := setup(t, policy(`"matching":"`+matching+`","initial_policies":[["user","/docs/*","read"]]`))
+			_, token := w.newUser(email)
+			expect(t, w.through(w.app.RequirePermission("/docs/1", "read"), token).status == 200, want[0])
+			expect(t, w.through(w.app.RequirePermission("/docs", "read"), token).status == 200, want[1])
+		}
+	},
 	"/auth/policy/authorization/model": func(t *testing.T) {
 		denied := rule(authz.SubjectAnonymous, "a", "b")
 		denied.Effect = authz.Deny
@@ -105,6 +209,7 @@ var policyKeyTests = map[string]func(t *testing.T){
 			expect(t, w.app.Authz().GrantRole(t.Context(), id, "admin") == nil, want[0])
 			expect(t, w.app.Authz().AddRules(t.Context(), denied) == nil, want[1])
 		}
+		customModel(t)
 	},
 	"/auth/policy/authorization/policies_collection": func(t *testing.T) {
 		w := setup(t, policy(`"policies_collection":"rules"`))

@@ -259,7 +259,8 @@ var keyTests = map[string]func(t *testing.T){
 func TestEveryKeyIsEnforced(t *testing.T) {
 	t.Parallel()
 	m := manifestOf(t, "shop", `"cookies":{"domain":"shop.example"},"users":{"demo_users":[{"email":"d@example.com","password":"x"}]},`+
-		policy(`"role_hierarchy":{"admin":["user"]},"initial_policies":[["user","a","b"]],"initial_roles":[{"user":"a@example.com","role":"user"}]`),
+		`"policy":{"allowed_roles":["user"],"allowed_users":["usr_00000000000000000000000ada"],"denied_users":["anonymous"],"required_permissions":["a:b"],`+
+		`"authorization":{"role_hierarchy":{"admin":["user"]},"initial_policies":[["user","a","b"]],"initial_roles":[{"user":"a@example.com","role":"user"}]}}`,
 		`"public_url":"https://shop.example"`, `"environment":"development"`)
 	known := map[string]bool{}
 	keyTests := maps.Clone(keyTests)

@@ -270,7 +270,7 @@ func (e *Engine) buildHTTP(app *App) error {
 		Blacklist: app.blacklist, Devices: app.devices, Jar: jar, Authz: app.authz, Health: app.health,
 		UsersEnabled: a.Users.Enabled, People: a.Users.Strategy == "app_users", Registration: a.Users.AllowRegistration,
 		Guests: a.Users.AllowAnonymousUsers, Demo: m.Development() && len(a.Users.DemoUsers) > 0,
-		AllowGuests: a.Policy.AllowAnonymous, Strict: a.Tokens.Revocation.Mode == "strict",
+		AllowGuests: a.Policy.AllowAnonymous, Entry: app.authz.entry != nil, OwnerPasses: a.Policy.OwnerCanAccess, Strict: a.Tokens.Revocation.Mode == "strict",
 		Transport: httpapi.Transport(a.Tokens.Transport), TrustedProxies: a.TrustedProxies,
 		CSRF: a.CSRF.Enabled, TrustedOrigins: a.CSRF.TrustedOrigins, Headers: app.headers,
 		CORS: httpapi.CORSConfig{

@@ -63,6 +63,10 @@ type Options struct {
 	// auth.policy.provider, besides "casbin". A provider that has a method
 	// Close(context.Context) error is closed with its app.
 	Providers map[string]NewProvider
+	// PolicyMemory bounds, in bytes, what the rules of idle apps take in memory: the
+	// rules of those that nobody has asked for the longest are read again when they
+	// are needed. Default 256 MiB.
+	PolicyMemory int64
 	// BreachChecker is asked about new passwords of apps whose manifest wants
 	// it.
 	BreachChecker users.BreachChecker
@@ -108,8 +112,16 @@ func (o *Options) withDefaults() (*Options, error) {
 	if out.LookupEnv == nil {
 		out.LookupEnv = os.LookupEnv
 	}
-	if out.Providers["casbin"] != nil {
-		return nil, fmt.Errorf("%w: the provider casbin is Mandate's own; give yours another name", ErrOptions)
+	for _, name := range []string{"casbin", "oso"} {
+		if out.Providers[name] != nil {
+			return nil, fmt.Errorf("%w: the provider %s is Mandate's own; give yours another name", ErrOptions, name)
+		}
+	}
+	if out.PolicyMemory == 0 {
+		out.PolicyMemory = 256 << 20
+	}
+	if out.PolicyMemory < 1<<20 {
+		return nil, fmt.Errorf("%w: PolicyMemory is %d bytes; give it 1 MiB or more", ErrOptions, out.PolicyMemory)
 	}
 	if out.InsecureHashCost != 0 {
 		if out.InsecureHashCost < 4 || out.InsecureHashCost > 15 {

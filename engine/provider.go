@@ -116,7 +116,8 @@ func closeProvider(ctx context.Context, p authz.Provider) error {
 func (e *Engine) buildAuthz(ctx context.Context, app *App, state *appstate.State, k *keys.App) error {
 	p := &app.manifest.Auth.Policy
 	create := e.opts.Providers[p.Provider]
-	if p.Provider == "casbin" {
+	switch p.Provider {
+	case "casbin":
 		create = func(ctx context.Context, _ string) (authz.Provider, error) { return e.openCasbin(ctx, app) }
 	}
 	if create == nil {
@@ -150,13 +151,25 @@ func (e *Engine) openCasbin(ctx context.Context, app *App) (authz.Provider, erro
 	if err != nil {
 		return nil, err
 	}
+	config := casbin.Config{
+		App: app.slug, Model: casbin.Model(a.Model), Matching: casbin.Matching(a.Matching), Hierarchy: a.RoleHierarchy,
+		State: e.states, Watcher: e.watcher, Memory: e.policyMemory, MaxStaleness: time.Duration(t.Revocation.MaxStaleness), Logger: e.opts.Logger,
+	}
+	if config.CustomModel, err = app.manifest.ReadModel(); err != nil {
+		return nil, err
+	}
 	e.watcher.PollAtLeastEvery(time.Duration(t.Revocation.PollInterval))
-	p, err := casbin.New(policies, casbin.Config{
-		App: app.slug, Model: casbin.Model(a.Model), Hierarchy: a.RoleHierarchy, State: e.states, Watcher: e.watcher,
-		MaxStaleness: time.Duration(t.Revocation.MaxStaleness), Logger: e.opts.Logger,
-	})
+	p, err := casbin.New(policies, config)
 	if err != nil {
 		return nil, err
+	}
+	if config.CustomModel != "" {
+		if a.LinkUsersRoles && !p.HasRoles() {
+			return nil, errors.Join(errors.New("the model of the file has no roles, which link_users_roles would give to new users; set it to false, or define g = _, _, _"),
+				p.Close(context.WithoutCancel(ctx)))
+		}
+		e.opts.Logger.Info("the model of the app is a file, which Casbin enforces itself: a check costs as much as there are rules",
+			slog.String("app", app.slug), slog.String("model", a.Model))
 	}
 	if err := p.Ready(ctx); err != nil {
 		return nil, errors.Join(err, p.Close(context.WithoutCancel(ctx)))

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +36,7 @@ type Manifest struct {
 	Auth         Auth   `json:"auth"`
 
 	settings []Setting
+	dir      string // where relative paths begin
 }
 
 // Development reports whether the manifest is for a development environment.
@@ -51,36 +53,6 @@ type Auth struct {
 	CORS            CORS            `json:"cors"`
 	SecurityHeaders SecurityHeaders `json:"security_headers"`
 	TrustedProxies  []netip.Prefix  `json:"trusted_proxies"`
-}
-
-// Policy is the key "auth.policy".
-type Policy struct {
-	Provider       string        `json:"provider"`
-	Required       bool          `json:"required"`
-	AllowAnonymous bool          `json:"allow_anonymous"`
-	Authorization  Authorization `json:"authorization"`
-}
-
-// Authorization is the key "auth.policy.authorization".
-type Authorization struct {
-	Model              string              `json:"model"`
-	PoliciesCollection string              `json:"policies_collection"`
-	LinkUsersRoles     bool                `json:"link_users_roles"`
-	DefaultRoles       []string            `json:"default_roles"`
-	RoleHierarchy      map[string][]string `json:"role_hierarchy"`
-	// InitialPolicies are [subject, object, action] or [subject, object, action,
-	// effect].
-	InitialPolicies [][]string    `json:"initial_policies"`
-	InitialRoles    []InitialRole `json:"initial_roles"`
-}
-
-// HasRoles reports whether the model has roles.
-func (a *Authorization) HasRoles() bool { return a.Model != "acl" }
-
-// InitialRole is one of "auth.policy.authorization.initial_roles".
-type InitialRole struct {
-	User string `json:"user"`
-	Role string `json:"role"`
 }
 
 // Users is the key "auth.users".
@@ -270,6 +242,9 @@ func Load(path string, opts *Options) (*Manifest, error) {
 	var faults *Error
 	if errors.As(err, &faults) {
 		faults.Name = path
+	}
+	if m != nil {
+		m.dir = filepath.Dir(path)
 	}
 	return m, err
 }

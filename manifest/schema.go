@@ -173,15 +173,9 @@ var later = []string{
 	"/auth/oauth", "/auth/mail", "/auth/audit", "/auth/metrics",
 }
 
-// laterPolicy are those of /auth/policy.
-var laterPolicy = []string{
-	"/allowed_roles", "/allowed_users", "/denied_users", "/required_permissions", "/owner_can_access",
-	"/authorization/matching", "/authorization/api_key", "/authorization/url",
-}
-
 func (p *parser) unknownKey(pointer, name string) {
 	full := pointer + "/" + escape(name)
-	if slices.Contains(later, full) || slices.Contains(laterPolicy, strings.TrimPrefix(full, "/auth/policy")) {
+	if slices.Contains(later, full) {
 		p.fault(full, "", "is not part of this version: no code would enforce it; remove it")
 		return
 	}

@@ -164,6 +164,9 @@ func (p *Provider) Ready(ctx context.Context) error {
 	return err
 }
 
+// HasRoles reports whether the model has roles.
+func (p *Provider) HasRoles() bool { return p.grammar.roles }
+
 // Authorize implements [authz.Provider].
 func (p *Provider) Authorize(ctx context.Context, r authz.Request) (authz.Decision, error) {
 	if r.App != p.config.App {

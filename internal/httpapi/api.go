@@ -65,6 +65,10 @@ type Config struct {
 	Guests, Demo bool
 	// AllowGuests lets guests pass RequireUser.
 	AllowGuests bool
+	// Entry makes guards ask who may enter the app at all.
+	Entry bool
+	// OwnerPasses lets owners pass RequireOwnerOr.
+	OwnerPasses bool
 	// Strict makes every guard ask the database.
 	Strict    bool
 	Transport Transport

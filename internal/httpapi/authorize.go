@@ -18,6 +18,8 @@ import (
 type Authorizer interface {
 	// Can reports whether the principal may do the action on the object.
 	Can(ctx context.Context, p *authz.Principal, object, action string) (bool, error)
+	// Enter reports whether the principal may enter the app at all.
+	Enter(ctx context.Context, p *authz.Principal) (bool, error)
 	// HasRole reports whether the principal has one of the roles.
 	HasRole(ctx context.Context, p *authz.Principal, roles ...string) (bool, error)
 	// Overview returns the principal's roles and permissions.
@@ -87,7 +89,7 @@ func (a *API) RequireOwnerOr(owner func(*http.Request) (userID string, err error
 			return nil, refuse(CodeNotFound)
 		case err != nil:
 			return nil, err
-		case id != "" && id == p.ID:
+		case id != "" && id == p.ID && a.config.OwnerPasses:
 			return p, nil
 		case otherwise == nil:
 			return nil, denied(p)

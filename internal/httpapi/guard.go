@@ -140,6 +140,13 @@ func (a *API) user(r *http.Request, strict bool) (*authz.Principal, error) {
 	if p.Kind == authz.KindAnonymous && !a.config.AllowGuests {
 		return nil, errForbidden
 	}
+	if a.config.Entry {
+		if ok, err := a.config.Authz.Enter(r.Context(), p); err != nil {
+			return nil, err
+		} else if !ok {
+			return nil, denied(p)
+		}
+	}
 	return p, nil
 }
 
