@@ -1,6 +1,9 @@
 package authz
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Kind says what a principal is.
 type Kind string
@@ -47,6 +50,9 @@ type Principal struct {
 	AuthTime time.Time
 	// ExpiresAt is when the credential ends by itself.
 	ExpiresAt time.Time
+	// Scopes are what the credential is limited to (RFC 6749 section 3.3). A user has
+	// none unless the service issues them.
+	Scopes []string
 	// Claims are the custom claims that the service put into the token.
 	Claims map[string]any
 }
@@ -55,6 +61,11 @@ type Principal struct {
 // account, a guest or a demo user, not a machine.
 func (p *Principal) IsHuman() bool {
 	return p != nil && (p.Kind == KindHuman || p.Kind == KindAnonymous || p.Kind == KindDemo)
+}
+
+// HasScope reports whether the principal's credential has the scope.
+func (p *Principal) HasScope(scope string) bool {
+	return p != nil && slices.Contains(p.Scopes, scope)
 }
 
 // Subject returns the subject that rules know the principal by: its id, or

@@ -62,6 +62,27 @@ func IsID(text string) bool {
 	return strings.Trim(text[4:], "0123456789abcdefghijklmnopqrstuvwxyz") == ""
 }
 
+const (
+	// MaxScopes is how many scopes a credential may have, and MaxScope how long each
+	// may be, in bytes.
+	MaxScopes = 64
+	MaxScope  = 128
+)
+
+// CheckScope refuses what is no scope-token of RFC 6749 section 3.3: printable
+// ASCII without space, double quote and backslash.
+func CheckScope(scope string) error {
+	if scope == "" || len(scope) > MaxScope {
+		return &ValueError{Field: "scope", Message: fmt.Sprintf("must have 1 to %d characters", MaxScope)}
+	}
+	for i := range len(scope) {
+		if c := scope[i]; c <= ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return &ValueError{Field: "scope", Message: "must be printable ASCII without spaces, double quotes and backslashes"}
+		}
+	}
+	return nil
+}
+
 // Check refuses a permission with a value that [CheckValue] refuses, or an
 // action with a colon: "object:action" has to be readable from its end.
 func (p Permission) Check() error {

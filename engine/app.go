@@ -111,15 +111,6 @@ func (app *App) All(guards ...*Guard) *Guard { return app.api.All(guards...) }
 // Any passes what one of the guards passes.
 func (app *App) Any(guards ...*Guard) *Guard { return app.api.Any(guards...) }
 
-// Protect puts every route of next behind RequireUser, or behind Optional where
-// the manifest has "auth_required": false.
-func (app *App) Protect(next http.Handler) http.Handler {
-	if app.manifest.AuthRequired {
-		return app.RequireUser().Handler(next)
-	}
-	return app.Optional(nil).Handler(next)
-}
-
 // SecurityHeaders sends the manifest's security headers with every answer of
 // next, as the app's own routes do.
 func (app *App) SecurityHeaders(next http.Handler) http.Handler {

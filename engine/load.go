@@ -276,11 +276,20 @@ func (e *Engine) buildHTTP(app *App) error {
 		CORS: httpapi.CORSConfig{
 			Origins: a.CORS.AllowOrigins, Credentials: a.CORS.AllowCredentials, Headers: a.CORS.AllowHeaders, MaxAge: time.Duration(a.CORS.MaxAge),
 		},
+		InternalNetworks: a.InternalNetworks, RequireAuth: m.AuthRequired,
 		Events: e.events, Logger: e.opts.Logger, Now: e.opts.Now, OnError: e.opts.OnError,
+	}
+	if config.Requirements, err = requirements(a.Requirements); err != nil {
+		return err
 	}
 	if e.opts.Claims != nil {
 		config.Claims = func(ctx context.Context, userID string) (map[string]any, error) {
 			return e.opts.Claims(ctx, app.slug, userID)
+		}
+	}
+	if e.opts.Scopes != nil {
+		config.Scopes = func(ctx context.Context, userID string) ([]string, error) {
+			return e.opts.Scopes(ctx, app.slug, userID)
 		}
 	}
 	app.api, err = httpapi.New(config)

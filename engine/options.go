@@ -73,6 +73,10 @@ type Options struct {
 	// Claims returns custom claims for a user's access tokens; it is called at
 	// every sign-in and refresh. Default none.
 	Claims func(ctx context.Context, app, userID string) (map[string]any, error)
+	// Scopes returns the scopes of a user's access tokens (RFC 6749 section 3.3), at
+	// most 64 of 128 characters; it is called at every sign-in and refresh. A scope
+	// that is none makes the sign-in fail. Default none.
+	Scopes func(ctx context.Context, app, userID string) ([]string, error)
 	// OnError replaces how refusals are written. Headers such as
 	// WWW-Authenticate and Retry-After are set already.
 	OnError func(w http.ResponseWriter, r *http.Request, p *Problem)

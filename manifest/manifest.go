@@ -45,6 +45,7 @@ func (m *Manifest) Development() bool { return m.Environment == "development" }
 // Auth is the key "auth".
 type Auth struct {
 	Policy          Policy          `json:"policy"`
+	Requirements    []Requirement   `json:"requirements"`
 	Users           Users           `json:"users"`
 	Tokens          Tokens          `json:"tokens"`
 	Sessions        Sessions        `json:"sessions"`
@@ -53,6 +54,8 @@ type Auth struct {
 	CORS            CORS            `json:"cors"`
 	SecurityHeaders SecurityHeaders `json:"security_headers"`
 	TrustedProxies  []netip.Prefix  `json:"trusted_proxies"`
+	// InternalNetworks are the networks of RequireInternal.
+	InternalNetworks []netip.Prefix `json:"internal_networks"`
 }
 
 // Users is the key "auth.users".

@@ -46,10 +46,12 @@ func (p *parser) deriveDefaults(tree map[string]any) {
 // fault at its key.
 func (p *parser) build(tree map[string]any) (*Manifest, error) {
 	p.checkTypes(rootSchema(), "", tree)
-	for i, item := range asList(valueAt(tree, []string{"auth", "trusted_proxies"})) {
-		text, _ := item.(string)
-		if _, err := netip.ParsePrefix(text); err != nil {
-			p.fault(fmt.Sprintf("/auth/trusted_proxies/%d", i), render(item), "must be a network such as 10.0.0.0/8 or 192.0.2.1/32")
+	for _, key := range []string{"trusted_proxies", "internal_networks"} {
+		for i, item := range asList(valueAt(tree, []string{"auth", key})) {
+			text, _ := item.(string)
+			if _, err := netip.ParsePrefix(text); err != nil {
+				p.fault(fmt.Sprintf("/auth/%s/%d", key, i), render(item), "must be a network such as 10.0.0.0/8 or 192.0.2.1/32")
+			}
 		}
 	}
 	if len(p.faults) > 0 {
@@ -106,6 +108,7 @@ func (p *parser) checkRules(m *Manifest) {
 	p.checkTokens(m)
 	p.checkUsers(m)
 	p.checkPolicy(m)
+	p.checkRequirements(m)
 	p.checkWeb(m)
 	p.checkAddresses(m)
 	p.checkCollections(m)

@@ -169,13 +169,14 @@ func (p *parser) collect(e *jsonschema.ValidationError, root any) {
 // later are the keys that are documented and belong to later versions.
 var later = []string{
 	"/auth/users/require_verified_email", "/auth/tokens/key_rotation",
-	"/auth/requirements", "/auth/rate_limits", "/auth/internal_networks", "/auth/api_keys", "/auth/clients", "/auth/issuers",
+	"/auth/rate_limits", "/auth/api_keys", "/auth/clients", "/auth/issuers",
 	"/auth/oauth", "/auth/mail", "/auth/audit", "/auth/metrics",
 }
 
 func (p *parser) unknownKey(pointer, name string) {
 	full := pointer + "/" + escape(name)
-	if slices.Contains(later, full) {
+	inRule := strings.HasPrefix(full, "/auth/requirements/") && name == "rate_limit"
+	if slices.Contains(later, full) || inRule {
 		p.fault(full, "", "is not part of this version: no code would enforce it; remove it")
 		return
 	}

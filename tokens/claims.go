@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/mandate-auth/mandate/authz"
@@ -27,6 +28,7 @@ type claims struct {
 	kind                     authz.Kind
 	epoch                    int64
 	authTime, notBefore      time.Time
+	scopes                   []string
 	custom                   map[string]any
 }
 
@@ -72,6 +74,13 @@ func (c *claims) set(name string, value []byte) error {
 		return text(value, &c.session)
 	case "sub_type":
 		return text(value, (*string)(&c.kind))
+	case "scope":
+		var list string
+		if err := text(value, &list); err != nil {
+			return err
+		}
+		c.scopes = strings.Split(list, " ")
+		return CheckScopes(c.scopes)
 	case "epoch":
 		return integer(value, &c.epoch)
 	case "exp":
@@ -93,6 +102,23 @@ func (c *claims) set(name string, value []byte) error {
 		c.custom[name] = v
 		return nil
 	}
+}
+
+// CheckScopes refuses a list that no token carries: a scope that [authz.CheckScope]
+// refuses, one that comes twice, or more than [authz.MaxScopes].
+func CheckScopes(scopes []string) error {
+	if len(scopes) > authz.MaxScopes {
+		return fmt.Errorf("more than %d scopes", authz.MaxScopes)
+	}
+	for i, scope := range scopes {
+		if err := authz.CheckScope(scope); err != nil {
+			return err
+		}
+		if slices.Contains(scopes[:i], scope) {
+			return fmt.Errorf("the scope %q is given twice", scope)
+		}
+	}
+	return nil
 }
 
 // text reads a string that is neither empty nor anything else.

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -143,6 +144,9 @@ type Grant struct {
 	// NotAfter bounds the token's life from above, as the end of its session
 	// does. Zero means no bound besides AccessTTL.
 	NotAfter time.Time
+	// Scopes go into "scope" (RFC 9068 section 2.2.3). One that [authz.CheckScope]
+	// refuses, or more than [authz.MaxScopes], is an error.
+	Scopes []string
 	// Custom are further claims. A name that Mandate uses is
 	// [ErrReservedClaim].
 	Custom map[string]any
@@ -174,6 +178,12 @@ func (s *Service) Issue(g Grant) (*Issued, error) {
 			return nil, fmt.Errorf("%w: %q", ErrReservedClaim, name)
 		}
 		claims[name] = value
+	}
+	if len(g.Scopes) > 0 {
+		if err := CheckScopes(g.Scopes); err != nil {
+			return nil, fmt.Errorf("tokens: %w", err)
+		}
+		claims["scope"] = strings.Join(g.Scopes, " ")
 	}
 	id := store.NewID("tok_")
 	claims["iss"], claims["aud"], claims["client_id"] = s.config.Issuer, s.config.Audience, s.config.App

@@ -117,7 +117,7 @@ func (s *Service) verify(text string) (*Verified, error) {
 	v.bearer = authz.Principal{
 		ID: v.claims.subject, Kind: v.claims.kind, App: s.config.App, SessionID: v.claims.session,
 		TokenID: v.claims.id, Credential: authz.CredentialBearer,
-		AuthTime: v.claims.authTime, ExpiresAt: v.claims.ExpiresAt, Claims: v.claims.custom,
+		AuthTime: v.claims.authTime, ExpiresAt: v.claims.ExpiresAt, Scopes: v.claims.scopes, Claims: v.claims.custom,
 	}
 	v.cookie = v.bearer
 	v.cookie.Credential = authz.CredentialCookie

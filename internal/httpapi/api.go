@@ -56,6 +56,9 @@ type Config struct {
 	// Claims returns the custom claims of a user's access tokens, or nil.
 	Claims func(ctx context.Context, userID string) (map[string]any, error)
 
+	// Scopes returns the scopes of a user's access tokens, or nil.
+	Scopes func(ctx context.Context, userID string) ([]string, error)
+
 	// UsersEnabled switches every route that needs accounts.
 	UsersEnabled bool
 	// People switches registration and sign-in with a password.
@@ -73,7 +76,13 @@ type Config struct {
 	Strict    bool
 	Transport Transport
 
-	TrustedProxies []netip.Prefix
+	TrustedProxies   []netip.Prefix
+	InternalNetworks []netip.Prefix
+	// Requirements are the path rules of [API.ByPath], and RequireAuth says what
+	// paths without a rule need.
+	Requirements []Requirement
+	RequireAuth  bool
+
 	CSRF           bool
 	TrustedOrigins []string
 	CORS           CORSConfig
@@ -90,6 +99,7 @@ type API struct {
 	config  Config
 	origins *http.CrossOriginProtection
 	routes  []route
+	rules   pathRules
 }
 
 // New returns the HTTP face that config describes.
@@ -106,6 +116,7 @@ func New(config Config) (*API, error) {
 		return nil, fmt.Errorf("trusted origins: %w", err)
 	}
 	a := &API{config: config, origins: origins}
+	a.rules = a.compile(config.Requirements)
 	a.routes = a.table()
 	return a, nil
 }

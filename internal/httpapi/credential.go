@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/mandate-auth/mandate/authz"
@@ -15,6 +16,8 @@ import (
 // errTwoCredentials is the refusal of a request with two credentials: which of
 // them counts must not depend on who reads it.
 var errTwoCredentials = invalidRequest("Authorization", "two credentials were sent; send one")
+
+var errTwoSubjects = invalidRequest("Authorization", "the credentials are of different subjects; send those of one")
 
 // bearer returns the token of the Authorization header (RFC 6750 section 2.1),
 // "" when there is none. Other schemes are not ours. It allocates nothing.
@@ -105,6 +108,11 @@ func (a *API) authenticate(r *http.Request, strict bool) (*authz.Principal, erro
 	if text == "" {
 		return nil, errUnauthenticated
 	}
+	return a.identify(r, text, how, strict)
+}
+
+// identify answers whose the credential is.
+func (a *API) identify(r *http.Request, text string, how authz.Credential, strict bool) (*authz.Principal, error) {
 	if how == authz.CredentialCookie && a.crossOrigin(r) {
 		a.report(r.Context(), event.CrossOriginRefused, event.Failure, "", "guard")
 		return nil, errCSRF
@@ -114,6 +122,66 @@ func (a *API) authenticate(r *http.Request, strict bool) (*authz.Principal, erro
 		return nil, err
 	}
 	return v.Principal(how), nil
+}
+
+// userBy is user for a rule that names the credentials that count. One that it
+// does not name is as good as none, and beside one that it names a refusal: which
+// of them counts must not depend on who reads it. Where it names both and both are
+// there, they have to be of one subject.
+func (a *API) userBy(r *http.Request, credentials []authz.Credential, all bool) (*authz.Principal, error) {
+	given, err := a.given(r)
+	if err != nil {
+		return nil, err
+	}
+	if given[0].text != "" && given[1].text != "" && len(credentials) < len(given) {
+		return nil, errTwoCredentials
+	}
+	var found *authz.Principal
+	for _, c := range given {
+		if !slices.Contains(credentials, c.how) {
+			continue
+		}
+		if c.text == "" {
+			if all {
+				return nil, errUnauthenticated
+			}
+			continue
+		}
+		p, err := a.identify(r, c.text, c.how, false)
+		if err != nil {
+			return nil, err
+		}
+		if found != nil && found.ID != p.ID {
+			return nil, errTwoSubjects
+		}
+		if found == nil {
+			found = p
+		}
+	}
+	if found == nil {
+		return nil, errUnauthenticated
+	}
+	return found, a.enters(r.Context(), found)
+}
+
+type givenCredential struct {
+	text string
+	how  authz.Credential
+}
+
+// given returns every credential that the request brings.
+func (a *API) given(r *http.Request) (given [2]givenCredential, err error) {
+	given[0].how, given[1].how = authz.CredentialBearer, authz.CredentialCookie
+	if given[0].text, err = bearer(r); err != nil {
+		return given, err
+	}
+	if given[0].text != "" && a.config.Transport == TransportCookie {
+		return given, errNoBearer
+	}
+	if a.cookieTransport() {
+		given[1].text, err = a.config.Jar.Read(r, cookies.Access, a.secure(r))
+	}
+	return given, err
 }
 
 // verify checks a token and the living state.

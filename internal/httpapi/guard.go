@@ -137,17 +137,22 @@ func (a *API) user(r *http.Request, strict bool) (*authz.Principal, error) {
 	if err != nil {
 		return nil, err
 	}
+	return p, a.enters(r.Context(), p)
+}
+
+// enters refuses whom the app does not let in at all.
+func (a *API) enters(ctx context.Context, p *authz.Principal) error {
 	if p.Kind == authz.KindAnonymous && !a.config.AllowGuests {
-		return nil, errForbidden
+		return errForbidden
 	}
 	if a.config.Entry {
-		if ok, err := a.config.Authz.Enter(r.Context(), p); err != nil {
-			return nil, err
+		if ok, err := a.config.Authz.Enter(ctx, p); err != nil {
+			return err
 		} else if !ok {
-			return nil, denied(p)
+			return denied(p)
 		}
 	}
-	return p, nil
+	return nil
 }
 
 // Strict is RequireUser with the session, its head and the user read from the

@@ -36,6 +36,8 @@ type Problem struct {
 	RetryAfter time.Duration `json:"-"`
 
 	cause error
+	// scope is what was missing (RFC 6750 section 3).
+	scope string
 	// userID is who was refused, where that is known, for events.
 	userID string
 }
@@ -71,6 +73,7 @@ const (
 	CodeFreshRequired      = "fresh_required"
 	CodeForbidden          = "forbidden"
 	CodeHumanRequired      = "human_required"
+	CodeInsufficientScope  = "insufficient_scope"
 	CodeCSRFFailed         = "csrf_failed"
 	CodeTLSRequired        = "tls_required"
 	CodeRegistrationClosed = "registration_disabled"
@@ -107,6 +110,7 @@ var templates = map[string]template{
 	CodeFreshRequired:      {401, "Recent sign-in required", "This needs a recent sign-in; sign in again."},
 	CodeForbidden:          {403, "Forbidden", "This is not allowed."},
 	CodeHumanRequired:      {403, "Person required", "This is for people, not for machines."},
+	CodeInsufficientScope:  {403, "Insufficient scope", "The access token lacks a scope that this needs."},
 	CodeCSRFFailed:         {403, "Cross-origin request refused", "The request comes from another origin, or lacks a JSON content type or X-Requested-With."},
 	CodeTLSRequired:        {403, "HTTPS required", "This needs HTTPS."},
 	CodeRegistrationClosed: {403, "Registration disabled", "This app takes no registrations."},
@@ -245,6 +249,9 @@ func (a *API) failWith(w http.ResponseWriter, r *http.Request, err error, answer
 	h.Set("Cache-Control", "no-store")
 	if p.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", a.challenge(p.Code))
+	}
+	if p.Code == CodeInsufficientScope {
+		h.Set("WWW-Authenticate", a.challenge(p.Code)+`, error="insufficient_scope", scope="`+p.scope+`"`)
 	}
 	if (p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests) && p.RetryAfter <= 0 {
 		p.RetryAfter = time.Second

@@ -296,6 +296,7 @@ type principalView struct {
 	Credential string         `json:"credential"`
 	AuthTime   time.Time      `json:"auth_time"`
 	ExpiresAt  time.Time      `json:"expires_at"`
+	Scopes     []string       `json:"scopes,omitempty"`
 	Claims     map[string]any `json:"claims,omitempty"`
 }
 
@@ -308,7 +309,7 @@ func (a *API) me(w http.ResponseWriter, r *http.Request) error {
 		Principal principalView `json:"principal"`
 	}{principalView{
 		ID: p.ID, Kind: string(p.Kind), App: p.App, SessionID: p.SessionID, Credential: string(p.Credential),
-		AuthTime: store.Time(p.AuthTime), ExpiresAt: p.ExpiresAt, Claims: p.Claims,
+		AuthTime: store.Time(p.AuthTime), ExpiresAt: p.ExpiresAt, Scopes: p.Scopes, Claims: p.Claims,
 	}})
 	return nil
 }

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"net/http"
 	"time"
@@ -201,7 +202,7 @@ func (a *API) Start(ctx context.Context, userID string, proof *users.Proof, d se
 	}
 	// Before the session: one that nobody can be given a token of would still take
 	// a place.
-	claims, err := a.claims(ctx, userID)
+	more, err := a.extras(ctx, userID)
 	if err != nil {
 		return nil, err
 	}
@@ -209,34 +210,50 @@ func (a *API) Start(ctx context.Context, userID string, proof *users.Proof, d se
 	if err != nil {
 		return nil, err
 	}
-	access, err := a.issue(issued, claims)
+	access, err := a.issue(issued, more)
 	if err != nil {
 		return nil, err
 	}
 	return &Grant{User: user, Session: issued, Access: access}, nil
 }
 
-// claims asks the service for the custom claims of a user.
-func (a *API) claims(ctx context.Context, userID string) (map[string]any, error) {
-	if a.config.Claims == nil {
-		return nil, nil
+// extras are what the service puts into an access token.
+type extras struct {
+	claims map[string]any
+	scopes []string
+}
+
+// extras asks the service what to put into the access tokens of a user.
+func (a *API) extras(ctx context.Context, userID string) (e extras, err error) {
+	if a.config.Claims != nil {
+		if e.claims, err = a.config.Claims(ctx, userID); err != nil {
+			return extras{}, err
+		}
 	}
-	return a.config.Claims(ctx, userID)
+	if a.config.Scopes != nil {
+		if e.scopes, err = a.config.Scopes(ctx, userID); err != nil {
+			return extras{}, err
+		}
+		if err := tokens.CheckScopes(e.scopes); err != nil {
+			return extras{}, fmt.Errorf("the scopes that the service issues: %s", err) //nolint:errorlint // not the client's fault
+		}
+	}
+	return e, nil
 }
 
 // access issues the access token of a session that goes on.
 func (a *API) access(ctx context.Context, s *sessions.Issued) (*tokens.Issued, error) {
-	claims, err := a.claims(ctx, s.UserID)
+	more, err := a.extras(ctx, s.UserID)
 	if err != nil {
 		return nil, err
 	}
-	return a.issue(s, claims)
+	return a.issue(s, more)
 }
 
-func (a *API) issue(s *sessions.Issued, claims map[string]any) (*tokens.Issued, error) {
+func (a *API) issue(s *sessions.Issued, more extras) (*tokens.Issued, error) {
 	return a.config.Tokens.Issue(tokens.Grant{
 		Subject: s.UserID, Kind: s.Kind, SessionID: s.SessionID, Epoch: s.Epoch,
-		AuthTime: s.AuthTime, NotAfter: s.AccessExpiresAt, Custom: claims,
+		AuthTime: s.AuthTime, NotAfter: s.AccessExpiresAt, Custom: more.claims, Scopes: more.scopes,
 	})
 }
 

@@ -1,0 +1,210 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/internal/pathrule"
+)
+
+// Requirement is what one path rule asks of the requests that it is for.
+type Requirement struct {
+	pathrule.Rule
+	// Credentials are those that count; none means all that the app takes. All asks
+	// for every one of them, of one subject.
+	Credentials []authz.Credential
+	All         bool
+	// Optional lets requests without a valid credential pass as nobody.
+	Optional bool
+	// Roles asks for one of them, Permissions and Scopes for all.
+	Roles       []string
+	Permissions []authz.Permission
+	Scopes      []string
+	HumanOnly   bool
+	// Internal asks for an address of the app's internal networks.
+	Internal bool
+	// FreshWithin asks for a sign-in that is not older. 0 asks for none.
+	FreshWithin time.Duration
+}
+
+// pathRules are the requirements of an app, compiled.
+type pathRules struct {
+	table  *pathrule.Table
+	guards []*Guard
+	// other is for paths without a rule.
+	other *Guard
+}
+
+func (a *API) compile(list []Requirement) pathRules {
+	rules := make([]pathrule.Rule, len(list))
+	out := pathRules{guards: make([]*Guard, len(list)), other: a.Optional(nil)}
+	if a.config.RequireAuth {
+		out.other = a.RequireUser()
+	}
+	for i, q := range list {
+		rules[i] = q.Rule
+		out.guards[i] = a.requirement(q)
+	}
+	out.table = pathrule.New(rules)
+	return out
+}
+
+// ByPath is the guard of the app's path rules: the first rule for the request's
+// path decides, or auth_required where there is none. A path that can be read in
+// several ways has to satisfy the rule of each.
+func (a *API) ByPath() *Guard {
+	return a.guard(func(r *http.Request) (*authz.Principal, error) {
+		var buffer [4]int
+		found, err := a.rules.table.Lookup(r, buffer[:0])
+		if err != nil {
+			return nil, errPath
+		}
+		var principal *authz.Principal
+		for _, i := range found {
+			p, err := a.rules.guard(i).run(r)
+			if err != nil {
+				return nil, err
+			}
+			if p != nil {
+				principal = p
+			}
+		}
+		return principal, nil
+	})
+}
+
+var errPath = invalidRequest("path", "must not hold control characters, backslashes, invalid UTF-8 or doubly encoded characters")
+
+func (l *pathRules) guard(i int) *Guard {
+	if i == pathrule.None {
+		return l.other
+	}
+	return l.guards[i]
+}
+
+// RulesOf returns the indexes of the rules that a request for the path comes
+// under, -1 for none.
+func (a *API) RulesOf(method, path string) ([]int, error) {
+	u, err := url.ParseRequestURI(path)
+	if err != nil {
+		return nil, errPath
+	}
+	found, err := a.rules.table.Lookup(&http.Request{Method: method, URL: u}, nil)
+	if err != nil {
+		return nil, errPath
+	}
+	return found, nil
+}
+
+// requirement is the guard of one rule.
+func (a *API) requirement(q Requirement) *Guard {
+	who := a.RequireUser()
+	if len(q.Credentials) > 0 {
+		who = a.guard(func(r *http.Request) (*authz.Principal, error) { return a.userBy(r, q.Credentials, q.All) })
+	}
+	who = a.guard(func(r *http.Request) (*authz.Principal, error) {
+		p, err := who.check(r)
+		if err != nil {
+			return nil, err
+		}
+		return p, a.satisfied(r.Context(), p, &q)
+	})
+	if q.Optional {
+		who = a.Optional(who)
+	}
+	if q.Internal {
+		who = a.All(a.RequireInternal(), who)
+	}
+	return who
+}
+
+// satisfied checks what a rule asks of a principal that is known.
+func (a *API) satisfied(ctx context.Context, p *authz.Principal, q *Requirement) error {
+	if q.HumanOnly && !p.IsHuman() {
+		return refuse(CodeHumanRequired)
+	}
+	if q.FreshWithin > 0 && a.config.Now().Sub(p.AuthTime) > q.FreshWithin {
+		return refuse(CodeFreshRequired)
+	}
+	if err := allScopes(p, q.Scopes); err != nil {
+		return err
+	}
+	if len(q.Roles) > 0 {
+		if ok, err := a.config.Authz.HasRole(ctx, p, q.Roles...); err != nil {
+			return err
+		} else if !ok {
+			return denied(p)
+		}
+	}
+	for _, permission := range q.Permissions {
+		if ok, err := a.config.Authz.Can(ctx, p, permission.Object, permission.Action); err != nil {
+			return err
+		} else if !ok {
+			return denied(p)
+		}
+	}
+	return nil
+}
+
+// RequireInternal asks for an address of the app's internal networks, by the
+// address of the client behind trusted proxies. It asks for no principal.
+func (a *API) RequireInternal() *Guard {
+	g := a.guard(func(r *http.Request) (*authz.Principal, error) {
+		if !contains(a.config.InternalNetworks, clientAddress(r, a.config.TrustedProxies)) {
+			return nil, errForbidden
+		}
+		return nil, nil //nolint:nilnil // it says nothing about who is calling
+	})
+	g.silent = true
+	return g
+}
+
+// RequireScope asks for one of the scopes.
+func (a *API) RequireScope(scopes ...string) *Guard {
+	scopes = slices.Clone(scopes)
+	return a.guard(func(r *http.Request) (*authz.Principal, error) {
+		p, err := a.user(r, false)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(scopes, p.HasScope) {
+			return nil, lacking(p, scopes)
+		}
+		return p, nil
+	})
+}
+
+// RequireScopes asks for all of the scopes, and without any refuses everybody.
+func (a *API) RequireScopes(scopes ...string) *Guard {
+	scopes = slices.Clone(scopes)
+	return a.guard(func(r *http.Request) (*authz.Principal, error) {
+		p, err := a.user(r, false)
+		if err != nil {
+			return nil, err
+		}
+		if len(scopes) == 0 {
+			return nil, lacking(p, nil)
+		}
+		return p, allScopes(p, scopes)
+	})
+}
+
+func allScopes(p *authz.Principal, scopes []string) error {
+	for _, scope := range scopes {
+		if !p.HasScope(scope) {
+			return lacking(p, scopes)
+		}
+	}
+	return nil
+}
+
+func lacking(p *authz.Principal, scopes []string) error {
+	problem := refuse(CodeInsufficientScope)
+	problem.scope, problem.userID = strings.Join(scopes, " "), p.ID
+	return problem
+}
