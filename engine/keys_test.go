@@ -259,12 +259,14 @@ var keyTests = map[string]func(t *testing.T){
 func TestEveryKeyIsEnforced(t *testing.T) {
 	t.Parallel()
 	m := manifestOf(t, "shop", `"cookies":{"domain":"shop.example"},"users":{"demo_users":[{"email":"d@example.com","password":"x"}]},`+
+		rules(`{"path":"/x","methods":["GET"],"strategy":"all","methods_allowed":["jwt","session"],"optional":false,"roles":["user"],"permissions":["a:b"],"scopes":["s"],"human_only":true,"internal":true,"fresh_within":"5m"}`)+`,`+
 		`"policy":{"allowed_roles":["user"],"allowed_users":["usr_00000000000000000000000ada"],"denied_users":["anonymous"],"required_permissions":["a:b"],`+
 		`"authorization":{"role_hierarchy":{"admin":["user"]},"initial_policies":[["user","a","b"]],"initial_roles":[{"user":"a@example.com","role":"user"}]}}`,
 		`"public_url":"https://shop.example"`, `"environment":"development"`)
 	known := map[string]bool{}
 	keyTests := maps.Clone(keyTests)
 	maps.Copy(keyTests, policyKeyTests)
+	maps.Copy(keyTests, requirementKeyTests)
 	for _, s := range m.Effective() {
 		pointer := s.Pointer
 		for _, several := range []string{"/auth/users/demo_users", "/auth/policy/authorization/role_hierarchy", "/auth/policy/authorization/initial_roles"} {
@@ -272,6 +274,7 @@ func TestEveryKeyIsEnforced(t *testing.T) {
 				pointer = several
 			}
 		}
+		pointer = strings.Replace(pointer, "/auth/requirements/0/", "/auth/requirements/", 1)
 		known[pointer] = true
 		if keyTests[pointer] == nil {
 			t.Errorf("no test changes %s and sees the behaviour change", pointer)

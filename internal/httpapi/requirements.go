@@ -103,24 +103,24 @@ func (a *API) RulesOf(method, path string) ([]int, error) {
 
 // requirement is the guard of one rule.
 func (a *API) requirement(q Requirement) *Guard {
-	who := a.RequireUser()
+	identify := a.RequireUser()
 	if len(q.Credentials) > 0 {
-		who = a.guard(func(r *http.Request) (*authz.Principal, error) { return a.userBy(r, q.Credentials, q.All) })
+		identify = a.guard(func(r *http.Request) (*authz.Principal, error) { return a.userBy(r, q.Credentials, q.All) })
 	}
-	who = a.guard(func(r *http.Request) (*authz.Principal, error) {
-		p, err := who.check(r)
+	g := a.guard(func(r *http.Request) (*authz.Principal, error) {
+		p, err := identify.check(r)
 		if err != nil {
 			return nil, err
 		}
 		return p, a.satisfied(r.Context(), p, &q)
 	})
 	if q.Optional {
-		who = a.Optional(who)
+		g = a.Optional(g)
 	}
 	if q.Internal {
-		who = a.All(a.RequireInternal(), who)
+		g = a.All(a.RequireInternal(), g)
 	}
-	return who
+	return g
 }
 
 // satisfied checks what a rule asks of a principal that is known.
