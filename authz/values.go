@@ -62,12 +62,11 @@ func IsID(text string) bool {
 	return strings.Trim(text[4:], "0123456789abcdefghijklmnopqrstuvwxyz") == ""
 }
 
-const (
-	// MaxScopes is how many scopes a credential may have, and MaxScope how long each
-	// may be, in bytes.
-	MaxScopes = 64
-	MaxScope  = 128
-)
+// MaxScopes is how many scopes a credential may have.
+const MaxScopes = 64
+
+// MaxScope is the greatest length of a scope in bytes.
+const MaxScope = 128
 
 // CheckScope refuses what is no scope-token of RFC 6749 section 3.3: printable
 // ASCII without space, double quote and backslash.

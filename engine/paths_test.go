@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -166,7 +167,9 @@ func TestPathRulesInOrder(t *testing.T) {
 		expect(t, w.ask("GET", "/elsewhere").status, want)
 		expect(t, w.ask("GET", "/elsewhere", token).status, 200)
 		w.want(w.ask("GET", "/docs/%00"), 400, "invalid_request")
-		p, err := w.app.RequireByPath().Check(func() *http.Request { r, _ := http.NewRequest("GET", "/docs/7", nil); token(r); return r }())
+		r := httptest.NewRequest(http.MethodGet, "/docs/7", nil)
+		token(r)
+		p, err := w.app.RequireByPath().Check(r)
 		if err != nil || p == nil {
 			t.Errorf("RequireByPath.Check: %v, %v", p, err)
 		}
