@@ -31,6 +31,8 @@ var unharmed = map[string]string{
 	"GET /auth/me/permissions": "decides in memory, as Authz.Can",
 	"POST /auth/authorize":     "decides in memory, as Authz.Can",
 	"Authz.Can":                "decides in memory; asks only when that is stale: authz/casbin",
+	"Authz.Enter":              "as Authz.Can",
+	"Authz.Explain":            "as Authz.Can",
 	"Authz.HasRole":            "as Authz.Can",
 	"Authz.Overview":           "as Authz.Can",
 	"Authz.Permissions":        "as Authz.Can",

@@ -3,7 +3,9 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,6 +71,36 @@ func (w *world) through(g *engine.Guard, edit ...request) *response {
 
 func rule(subject, object, action string) authz.Rule {
 	return authz.Rule{Subject: subject, Permission: authz.Permission{Object: object, Action: action}}
+}
+
+// osoKeys loads an app that a server on this machine decides for, and sees that the
+// key reaches it.
+func osoKeys(t *testing.T) {
+	keys := make(chan string, 100)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		keys <- r.Header.Get("Authorization")
+		if r.URL.Path == "/api/authorize" && r.Header.Get("Authorization") == "Bearer canary-key" {
+			_, _ = w.Write([]byte(`{"allowed":true}`))
+			return
+		}
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer server.Close()
+	remote := func(key string) string {
+		return `"policy":{"provider":"oso","authorization":{"url":"` + server.URL + `","api_key":"` + key + `","link_users_roles":false}}`
+	}
+	for key, want := range map[string]int{"canary-key": 200, "wrong": 503} {
+		w := setup(t, remote(key))
+		_, token := w.newUser(email)
+		expect(t, w.through(w.app.RequirePermission("documents", "read"), token).status, want)
+		expect(t, <-keys, "Bearer "+key)
+		if strings.Contains(w.logs.String(), "Bearer") || strings.Contains(fmt.Sprintf("%+v", w.app.Manifest().Effective()), key) {
+			t.Error("the key is shown")
+		}
+	}
+	if _, err := setup(t, ``).eng.Load(t.Context(), manifestOf(t, "other", strings.Replace(remote("x"), server.URL, "http://oso.example", 1))); err == nil {
+		t.Error("the key would have travelled in the clear")
+	}
 }
 
 // customModel loads apps whose model is a file beside the manifest's.
@@ -200,6 +232,8 @@ var policyKeyTests = map[string]func(t *testing.T){
 			expect(t, w.through(w.app.RequirePermission("/docs", "read"), token).status == 200, want[1])
 		}
 	},
+	"/auth/policy/authorization/url":     osoKeys,
+	"/auth/policy/authorization/api_key": osoKeys,
 	"/auth/policy/authorization/model": func(t *testing.T) {
 		denied := rule(authz.SubjectAnonymous, "a", "b")
 		denied.Effect = authz.Deny

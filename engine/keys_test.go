@@ -267,7 +267,8 @@ func TestEveryKeyIsEnforced(t *testing.T) {
 	keyTests := maps.Clone(keyTests)
 	maps.Copy(keyTests, policyKeyTests)
 	maps.Copy(keyTests, requirementKeyTests)
-	for _, s := range m.Effective() {
+	remote := manifestOf(t, "shop", `"policy":{"provider":"oso","authorization":{"api_key":"x"}}`)
+	for _, s := range append(m.Effective(), remote.Effective()...) {
 		pointer := s.Pointer
 		for _, several := range []string{"/auth/users/demo_users", "/auth/policy/authorization/role_hierarchy", "/auth/policy/authorization/initial_roles"} {
 			if strings.HasPrefix(pointer, several+"/") {

@@ -119,6 +119,8 @@ func (e *Engine) buildAuthz(ctx context.Context, app *App, state *appstate.State
 	switch p.Provider {
 	case "casbin":
 		create = func(ctx context.Context, _ string) (authz.Provider, error) { return e.openCasbin(ctx, app) }
+	case "oso":
+		create = func(context.Context, string) (authz.Provider, error) { return openOso(app.manifest) }
 	}
 	if create == nil {
 		return fmt.Errorf("auth.policy.provider is %q and nobody has registered it; add Providers: map[string]engine.NewProvider{%q: …} to engine.Options",
@@ -127,10 +129,10 @@ func (e *Engine) buildAuthz(ctx context.Context, app *App, state *appstate.State
 	app.authz = newAuthz(app, k)
 	app.authz.provider.open = func(ctx context.Context) (authz.Provider, error) {
 		provider, err := create(ctx, app.slug)
-		if err == nil {
-			err = e.seedPolicy(ctx, app, provider, state)
-		}
 		if err != nil {
+			return nil, err // what came with it may be a nil of some type, and is nobody's to close
+		}
+		if err := e.seedPolicy(ctx, app, provider, state); err != nil {
 			return nil, errors.Join(err, closeProvider(ctx, provider))
 		}
 		return provider, nil

@@ -35,7 +35,11 @@ type Provider struct {
 	Load     func(t *testing.T, p authz.Provider, c authz.Change)
 	// NoRoles and NoDeny say what the model has no words for.
 	NoRoles, NoDeny bool
-	// MaxDepth is over how many steps roles are inherited. 0 means any number.
+	// NoLists says that rules and assignments cannot be listed: Rules, Members and
+	// Assigned are [authz.ErrUnsupported].
+	NoLists bool
+	// MaxDepth is over how many steps roles are inherited. 0 means any number, 1 that
+	// roles cannot be assigned to roles.
 	MaxDepth int
 }
 
@@ -64,14 +68,16 @@ func Run(t *testing.T, p Provider) {
 		{"roles", s.roles, !p.NoRoles},
 		{"roles are unsupported", s.noRoles, p.NoRoles && !p.ReadOnly},
 		{"roles of roles", s.rolesOfRoles, !p.NoRoles},
-		{"circles of roles end", s.circles, !p.NoRoles},
+		{"circles of roles end", s.circles, !p.NoRoles && p.MaxDepth != 1},
+		{"roles of roles are unsupported", s.noRolesOfRoles, !p.NoRoles && p.MaxDepth == 1 && !p.ReadOnly},
 		{"the hierarchy of the manifest", s.hierarchy, p.Hierarchy != nil},
 		{"a denial outweighs", s.deny, !p.NoDeny},
 		{"denials are unsupported", s.noDeny, p.NoDeny && !p.ReadOnly},
 		{"changes are repeatable", s.repeatable, !p.ReadOnly},
 		{"a removed permission is refused at once", s.removed, !p.ReadOnly},
 		{"values that cannot be stored", s.badValues, !p.ReadOnly},
-		{"lists and pages", s.lists, !p.ReadOnly},
+		{"lists and pages", s.lists, !p.ReadOnly && !p.NoLists},
+		{"lists are unsupported", s.noLists, p.NoLists},
 		{"a forgotten subject", s.forget, !p.ReadOnly},
 		{"changes at once", s.concurrent, !p.ReadOnly},
 		{"a caller that has gone", s.canceled, !p.ReadOnly},
