@@ -204,6 +204,8 @@ var (
 	// ErrUnsupported says that the provider, or its model, has no such thing:
 	// roles in an access control list, changes in a provider that only reads.
 	ErrUnsupported = errors.New("not supported by the policy's model")
+	// ErrForbidden says that the one who asked for a change may not make it.
+	ErrForbidden = errors.New("forbidden")
 )
 
 // ValueError says what is wrong with a value that was given.

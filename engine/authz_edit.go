@@ -52,16 +52,27 @@ func (z *Authz) RevokeRole(ctx context.Context, userID, role string) error {
 
 // SetRoles makes the roles those that a user was granted, and no others.
 func (z *Authz) SetRoles(ctx context.Context, userID string, roles ...string) error {
-	has, err := z.AssignedRoles(ctx, userID)
+	c, news, err := z.settingRoles(ctx, userID, roles)
 	if err != nil {
 		return err
 	}
-	var c, news authz.Change
-	// Roles that are there are assigned again, and one that is not is taken, where
-	// nothing else is to be done: a call that is repeated because the first one
-	// failed half way has to reach every instance.
+	return z.apply(ctx, &c, &news)
+}
+
+// settingRoles returns the change that makes the roles those of the user, and the
+// part of it that is news. Roles that are there are assigned again, and one that is
+// not is taken, where nothing else is to be done: a call that is repeated because
+// the first one failed half way has to reach every instance.
+func (z *Authz) settingRoles(ctx context.Context, userID string, roles []string) (c, news authz.Change, err error) {
+	has, err := z.AssignedRoles(ctx, userID)
+	if err != nil {
+		return c, news, err
+	}
 	for _, role := range roles {
 		a := authz.Assignment{Subject: userID, Role: role}
+		if slices.Contains(c.Assign, a) {
+			continue
+		}
 		c.Assign = append(c.Assign, a)
 		if !slices.Contains(has, role) {
 			news.Assign = append(news.Assign, a)
@@ -74,9 +85,9 @@ func (z *Authz) SetRoles(ctx context.Context, userID string, roles ...string) er
 	}
 	c.Unassign = news.Unassign
 	if c.Empty() && len(z.roles) > 0 {
-		c.Unassign = []authz.Assignment{{Subject: userID, Role: z.roles[0]}}
+		c.Unassign = []authz.Assignment{{Subject: userID, Role: nobody}}
 	}
-	return z.apply(ctx, &c, &news)
+	return c, news, nil
 }
 
 // AddRules allows, or denies, what the rules say. A rule that is there already is

@@ -1,16 +1,19 @@
 package engine_test
 
 import (
+	"io"
 	"slices"
+	"strings"
 
 	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/engine"
 )
 
 // authzOperations are the direct API of authorization, and its routes that ask
 // the database.
 func authzOperations() []operation {
 	mine := func(p *point) authz.Rule { return rule(p.id, "mine", "read") }
-	return append(authzReads(), []operation{
+	return slices.Concat(authzReads(), adminOperations(), []operation{
 		{
 			name: "Authz.GrantRole", steps: 2,
 			call:    call(func(p *point) error { return p.app.Authz().GrantRole(p.ctx, p.id, "admin") }),
@@ -56,7 +59,77 @@ func authzOperations() []operation {
 			}),
 			settled: func(p *point, _ outcome) { p.may("mine", true); p.may("documents", false) },
 		},
-	}...)
+		{
+			name: "Authz.SetRules", steps: 3,
+			prepare: func(p *point) { p.must(p.app.Authz().AddRules(p.ctx, rule(p.id, "before", "read"))) },
+			call:    call(func(p *point) error { return p.app.Authz().SetRules(p.ctx, p.id, mine(p)) }),
+			settled: func(p *point, _ outcome) { p.may("mine", true); p.may("before", false) },
+		},
+		{
+			name: "Authz.Import", steps: 4,
+			call: call(func(p *point) error {
+				_, err := p.app.Authz().Import(p.ctx, strings.NewReader("p, "+p.id+", shop, mine, read\ng, "+p.id+", admin, shop"), engine.Import{Format: engine.PolicyCSV})
+				return err
+			}),
+			settled: func(p *point, _ outcome) { p.may("mine", true); p.has("admin", "user") },
+		},
+		{
+			name: "Authz.Export", steps: 2,
+			call: call(func(p *point) error { return p.app.Authz().Export(p.ctx, io.Discard, engine.PolicyJSON) }),
+		},
+	})
+}
+
+// adminOperations are the routes of administration, asked by an admin.
+func adminOperations() []operation {
+	ask := func(method, path string, body func(p *point) any) func(p *point) outcome {
+		return func(p *point) outcome {
+			var b any
+			if body != nil {
+				b = body(p)
+			}
+			return p.send(method, strings.ReplaceAll(path, "{id}", p.id), b, p.asFirst())
+		}
+	}
+	users := "/auth/admin/users/{id}/roles"
+	return []operation{
+		{name: "GET /auth/admin/policies", prepare: asAdmin, call: ask("GET", "/auth/admin/policies", nil)},
+		{name: "GET /auth/admin/roles/{role}/permissions", prepare: asAdmin, call: ask("GET", "/auth/admin/roles/admin/permissions", nil)},
+		{name: "GET /auth/admin/roles/{role}/users", prepare: asAdmin, call: ask("GET", "/auth/admin/roles/admin/users", nil)},
+		{name: "GET " + users, steps: 2, prepare: asAdmin, call: ask("GET", users, nil)},
+		{
+			name: "POST /auth/admin/policies", steps: 2, prepare: asAdmin,
+			call: ask("POST", "/auth/admin/policies", func(p *point) any {
+				return obj("add", []any{obj("subject", p.id, "object", "mine", "action", "read")})
+			}),
+			settled: func(p *point, _ outcome) { p.may("mine", true) },
+		},
+		{
+			name: "PUT /auth/admin/roles/{role}/permissions", steps: 3, prepare: asAdmin,
+			call: ask("PUT", "/auth/admin/roles/user/permissions", func(*point) any { return obj("permissions", []any{"pages:read"}) }),
+			settled: func(p *point, _ outcome) {
+				if has, err := p.healthy.app.Authz().HasRule(p.ctx, rule("user", "pages", "read")); err != nil || !has {
+					p.errorf("the rule of the role: %t, %v", has, err)
+				}
+			},
+		},
+		{
+			name: "PUT " + users, steps: 3, prepare: asAdmin,
+			call:    ask("PUT", users, func(*point) any { return obj("roles", []any{"admin", "user"}) }),
+			settled: func(p *point, _ outcome) { p.has("admin", "user") },
+		},
+		{
+			name: "POST " + users, steps: 3, prepare: asAdmin,
+			call:    ask("POST", users, func(*point) any { return obj("role", "user") }),
+			settled: func(p *point, _ outcome) { p.has("admin", "user") },
+		},
+		{
+			name: "DELETE " + users + "/{role}", steps: 3,
+			prepare: func(p *point) { p.must(p.app.Authz().SetRoles(p.ctx, p.id, "admin", "user")) },
+			call:    ask("DELETE", users+"/user", nil),
+			settled: func(p *point, _ outcome) { p.has("admin") },
+		},
+	}
 }
 
 func authzReads() []operation {

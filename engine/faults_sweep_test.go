@@ -140,7 +140,8 @@ const (
 func sweepManifest(t *testing.T, slug, staleness, poll string) *manifest.Manifest {
 	t.Helper()
 	return manifestOf(t, slug, `"users":{"allow_anonymous_users":true,"password":{"block_common":false},"demo_users":[{"email":"demo@example.com","password":"x"}]},
-		"sessions":{"max_per_user":4},"tokens":{"rotation_grace":"1m","revocation":{"max_staleness":"`+staleness+`","poll_interval":"`+poll+`"}},`+policy(`"initial_policies":[["admin","documents","read"]]`), `"environment":"development"`)
+		"sessions":{"max_per_user":4},"tokens":{"rotation_grace":"1m","revocation":{"max_staleness":"`+staleness+`","poll_interval":"`+poll+`"}},`+
+		policy(`"initial_policies":[["admin","documents","read"],["admin","mandate","policies"],["admin","mandate","users"],["admin","mandate","escalate"]]`), `"environment":"development"`)
 }
 
 func allOperations() []operation {

@@ -52,7 +52,8 @@ func tenants(t *testing.T, w *world) []*tenant {
 			t.Fatalf("sessions at %s: %v, %v", slug, list, err)
 		}
 		tn.session = list[0].ID
-		if err := tn.app.Authz().AddRules(t.Context(), rule(tn.user, "secret of "+slug, "read"), rule("user", "documents", "read")); err != nil {
+		if err := tn.app.Authz().AddRules(t.Context(), rule(tn.user, "secret of "+slug, "read"), rule("user", "documents", "read"),
+			rule(tn.user, "mandate", "policies"), rule(tn.user, "mandate", "users"), rule(tn.user, "mandate", "escalate")); err != nil {
 			t.Fatal(err)
 		}
 		out = append(out, tn)
@@ -165,6 +166,11 @@ func overHTTP(t *testing.T, of, at *tenant) (pairs int) {
 		"POST /authorize": obj("checks", []any{obj("object", "secret of "+of.slug, "action", "read")}),
 		"PATCH /me":       obj("profile", obj("a", "b")),
 		"POST /password":  obj("current_password", of.password, "new_password", "another long passphrase"),
+
+		"POST /admin/policies":                obj("add", []any{obj("subject", of.user, "object", "a", "action", "b")}),
+		"PUT /admin/roles/{role}/permissions": obj("permissions", []any{"secret of " + of.slug + ":read"}),
+		"PUT /admin/users/{id}/roles":         obj("roles", []any{"admin"}),
+		"POST /admin/users/{id}/roles":        obj("role", "admin"),
 	}
 	open := map[string]bool{"GET /health": true, "POST /anonymous": true, "POST /demo": true}
 	for _, served := range at.app.Routes() {
@@ -176,7 +182,11 @@ func overHTTP(t *testing.T, of, at *tenant) (pairs int) {
 			if body == nil && method == "POST" {
 				body = obj()
 			}
-			r := do(t, at.app.Handler(), method, strings.ReplaceAll(path, "{id}", of.session), body, edit)
+			id := of.session
+			if strings.Contains(path, "/users/{id}") {
+				id = of.user
+			}
+			r := do(t, at.app.Handler(), method, strings.NewReplacer("{id}", id, "{role}", "user").Replace(path), body, edit)
 			what := fmt.Sprintf("%s of %s at %s %s", name, of.slug, at.slug, route)
 			switch {
 			case open[route]:
@@ -205,6 +215,12 @@ func overHTTP(t *testing.T, of, at *tenant) (pairs int) {
 		{"POST", base + "/refresh", obj("refresh_token", of.refresh), 401},
 		{"POST", base + "/logout", obj("refresh_token", of.refresh), 401},
 		{"GET", "/" + of.slug + "/me", nil, 404},
+		{"GET", base + "/admin/users/" + of.user + "/roles", nil, 404},
+		{"PUT", base + "/admin/users/" + of.user + "/roles", obj("roles", []any{"admin"}), 404},
+		{"POST", base + "/admin/users/" + of.user + "/roles", obj("role", "admin"), 404},
+		{"DELETE", base + "/admin/users/" + of.user + "/roles/user", nil, 404},
+		{"POST", base + "/admin/policies", obj("add", []any{obj("subject", of.user, "object", "a", "action", "b")}), 404},
+		{"GET", base + "/admin/policies?subject=" + of.user, nil, 200}, // and none is listed
 	} {
 		pairs++
 		edits := []request{own}
@@ -213,6 +229,8 @@ func overHTTP(t *testing.T, of, at *tenant) (pairs int) {
 		}
 		if r := do(t, at.app.Handler(), tt.method, tt.path, tt.body, edits...); r.status != tt.status {
 			t.Errorf("%s %s at %s: %d %s, want %d", tt.method, tt.path, at.slug, r.status, r.raw, tt.status)
+		} else if strings.Contains(r.raw, "secret of "+of.slug) || strings.Contains(r.raw, `"subject"`) {
+			t.Errorf("%s %s at %s lists rules of %s: %s", tt.method, tt.path, at.slug, of.slug, r.raw)
 		}
 	}
 	for name, guard := range map[string]*engine.Guard{

@@ -267,7 +267,8 @@ func (e *Engine) buildHTTP(app *App) error {
 	}
 	config := httpapi.Config{
 		App: app.slug, BasePath: m.BasePath, Users: app.users, Sessions: app.sessions, Tokens: app.tokens,
-		Blacklist: app.blacklist, Devices: app.devices, Jar: jar, Authz: app.authz, Health: app.health,
+		Blacklist: app.blacklist, Devices: app.devices, Jar: jar, Authz: app.authz, Admin: administrator{app.authz}, Health: app.health,
+		Roles: app.authz.roles, Hierarchy: a.Policy.Authorization.RoleHierarchy,
 		UsersEnabled: a.Users.Enabled, People: a.Users.Strategy == "app_users", Registration: a.Users.AllowRegistration,
 		Guests: a.Users.AllowAnonymousUsers, Demo: m.Development() && len(a.Users.DemoUsers) > 0,
 		AllowGuests: a.Policy.AllowAnonymous, Entry: app.authz.entry != nil, OwnerPasses: a.Policy.OwnerCanAccess, Strict: a.Tokens.Revocation.Mode == "strict",

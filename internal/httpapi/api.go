@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -52,12 +53,17 @@ type Config struct {
 	Devices   *tokens.Devices
 	Jar       *cookies.Jar
 	Authz     Authorizer
+	Admin     Administrator
 	Health    func(context.Context) Health
 	// Claims returns the custom claims of a user's access tokens, or nil.
 	Claims func(ctx context.Context, userID string) (map[string]any, error)
 
 	// Scopes returns the scopes of a user's access tokens, or nil.
 	Scopes func(ctx context.Context, userID string) ([]string, error)
+
+	// Roles are the roles of the app, and Hierarchy what each has besides.
+	Roles     []string
+	Hierarchy map[string][]string
 
 	// UsersEnabled switches every route that needs accounts.
 	UsersEnabled bool
@@ -148,13 +154,24 @@ func (a *API) table() []route {
 		{http.MethodDelete, "/sessions", accounts, a.endSessions},
 		{http.MethodDelete, "/sessions/{id}", accounts, a.endSession},
 		{http.MethodGet, "/health", true, a.health},
+
+		{http.MethodGet, "/admin/policies", accounts, a.admin(actionPolicies, a.listPolicies)},
+		{http.MethodPost, "/admin/policies", accounts, a.admin(actionPolicies, a.changePolicies)},
+		{http.MethodGet, "/admin/roles", accounts, a.admin(actionPolicies, a.listRoles)},
+		{http.MethodGet, "/admin/roles/{role}/permissions", accounts, a.admin(actionPolicies, a.rolePermissions)},
+		{http.MethodPut, "/admin/roles/{role}/permissions", accounts, a.admin(actionPolicies, a.setRolePermissions)},
+		{http.MethodGet, "/admin/roles/{role}/users", accounts, a.admin(actionPolicies, a.roleUsers)},
+		{http.MethodGet, "/admin/users/{id}/roles", accounts, a.admin(actionUsers, a.userRoles)},
+		{http.MethodPut, "/admin/users/{id}/roles", accounts, a.admin(actionUsers, a.setUserRoles)},
+		{http.MethodPost, "/admin/users/{id}/roles", accounts, a.admin(actionUsers, a.grantUserRole)},
+		{http.MethodDelete, "/admin/users/{id}/roles/{role}", accounts, a.admin(actionUsers, a.revokeUserRole)},
 	}
 }
 
 // match finds the route of a request. allowed are the methods of its path.
 func (a *API) match(r *http.Request) (found *route, allowed []string) {
-	// As it was sent: no route has a character that needs an escape, and a proxy
-	// that admits paths by their text must not see another one than we do.
+	// As it was sent: what routes are called needs no escape, and a proxy that admits
+	// paths by their text must not see another one than we do.
 	path, ok := strings.CutPrefix(r.URL.EscapedPath(), a.config.BasePath)
 	if !ok {
 		return nil, nil
@@ -179,17 +196,40 @@ func (a *API) match(r *http.Request) (found *route, allowed []string) {
 	return found, allowed
 }
 
-// matches compares the path, and keeps the one variable that paths have.
+// matches compares the path segment by segment, and keeps its variables. The name of
+// a role is decoded, once; identifiers need no escape and are taken as they were sent.
 func (rt *route) matches(r *http.Request, path string) bool {
-	prefix, ok := strings.CutSuffix(rt.path, "{id}")
-	if !ok {
+	if !strings.Contains(rt.path, "{") {
 		return path == rt.path
 	}
-	id, ok := strings.CutPrefix(path, prefix)
-	if !ok || id == "" || strings.Contains(id, "/") {
+	want, have := strings.Split(rt.path, "/"), strings.Split(path, "/")
+	if len(want) != len(have) {
 		return false
 	}
-	r.SetPathValue("id", id)
+	values := map[string]string{}
+	for i, segment := range want {
+		name, variable := strings.CutPrefix(segment, "{")
+		if !variable {
+			if segment != have[i] {
+				return false
+			}
+			continue
+		}
+		name, value := strings.TrimSuffix(name, "}"), have[i]
+		if name == "role" {
+			var err error
+			if value, err = url.PathUnescape(value); err != nil {
+				return false
+			}
+		}
+		if value == "" {
+			return false
+		}
+		values[name] = value
+	}
+	for name, value := range values {
+		r.SetPathValue(name, value)
+	}
 	return true
 }
 

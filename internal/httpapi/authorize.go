@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 
 	"go.mongodb.org/mongo-driver/mongo"
 
 	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/engine/event"
 )
 
 // Authorizer decides what principals may do. With an error nothing is allowed.
@@ -34,6 +34,13 @@ func denied(p *authz.Principal) error {
 	problem := *errForbidden
 	problem.userID = p.ID
 	return &problem
+}
+
+// deny is the refusal of a principal on one of the app's own routes, which no guard
+// reports.
+func (a *API) deny(r *http.Request, p *authz.Principal) error {
+	a.report(r.Context(), event.AccessDenied, event.Failure, p.ID, CodeForbidden)
+	return denied(p)
 }
 
 // allowing is a guard for the principals that decide admits.
@@ -170,10 +177,7 @@ func (a *API) authorize(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if len(wrong) > 0 {
-		slices.SortFunc(wrong, func(a, b FieldProblem) int { return strings.Compare(a.Path, b.Path) })
-		problem := refuse(CodeInvalidRequest)
-		problem.Errors = wrong[:min(len(wrong), maxProblems)]
-		return problem
+		return invalidFields(wrong)
 	}
 	out := struct {
 		Results []bool `json:"results"`

@@ -8,7 +8,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -165,10 +164,7 @@ func assign(raw json.RawMessage, into fields) error {
 	if len(wrong) == 0 {
 		return nil
 	}
-	slices.SortFunc(wrong, func(a, b FieldProblem) int { return strings.Compare(a.Path, b.Path) })
-	p := refuse(CodeInvalidRequest)
-	p.Errors = wrong[:min(len(wrong), maxProblems)]
-	return p
+	return invalidFields(wrong)
 }
 
 const (
@@ -209,6 +205,8 @@ func typeName(target any) string {
 		return "boolean"
 	case *[]json.RawMessage:
 		return "list"
+	case *[]string:
+		return "list of strings"
 	default:
 		return "JSON object"
 	}

@@ -59,8 +59,8 @@ func (l *logs) String() string {
 
 func (w *world) move(d time.Duration) { w.offset.Add(int64(d)) }
 
-// everyone enables every route of this version.
-const everyone = `"users":{"allow_anonymous_users":true,"demo_users":[{"email":"demo@example.com","password":"x"}]},"sessions":{"max_per_user":100}`
+// everyone enables every route of this version, for everybody.
+const everyone = `"policy":{"authorization":{"initial_policies":[["user","mandate","policies"],["user","mandate","users"],["user","mandate","escalate"]]}},"users":{"allow_anonymous_users":true,"demo_users":[{"email":"demo@example.com","password":"x"}]},"sessions":{"max_per_user":100}`
 
 // guests is an app as it is in production.
 const guests = `"users":{"allow_anonymous_users":true}`

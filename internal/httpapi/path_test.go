@@ -17,6 +17,7 @@ func FuzzPath(f *testing.F) {
 		"/auth/me", "/auth//me", "/auth/./me", "/auth/x/../me", "/auth/%6de", "/auth/me/", "/auth/me;x=1", "/auth/ME", "/auth/me.", "/auth/me%00",
 		"/auth/sessions/ses_x", "/auth/sessions/a%2fb", "/auth/sessions/", "/auth/sessions/..", "/auth%2fme", "auth/me", "/", "", "/auth/me?x", "/auth/me#x", "//auth/me",
 		"/auth/sessions/ses_x/y", "/auth/sessions/%2e%2e", "/auth/me\\", "/auth\\me",
+		"/auth/admin/roles/a%2fb/users", "/auth/admin/roles/%2e%2e/users", "/auth/admin/roles//users", "/auth/admin/users/usr_x/roles/%61dmin", "/auth/admin/users/%2e/roles",
 	} {
 		f.Add(seed, "GET")
 		f.Add(seed, "DELETE")
@@ -44,9 +45,31 @@ func FuzzPath(f *testing.F) {
 				return
 			}
 		}
-		id, ok := strings.CutPrefix(u.EscapedPath(), "/auth/sessions/")
-		if !ok || id == "" || strings.Contains(id, "/") || r.PathValue("id") != id {
-			t.Fatalf("%q found a route, %v, with the id %q", path, allowed, r.PathValue("id"))
+		// A route with variables: the rest of it stands in the path as it is, and the
+		// variables are one segment each, the name of a role decoded once.
+		parts := strings.Split(u.EscapedPath(), "/")
+		id, role := r.PathValue("id"), r.PathValue("role")
+		for _, rt := range a.routes {
+			want := strings.Split("/auth"+rt.path, "/")
+			same := len(want) == len(parts) && strings.Contains(rt.path, "{")
+			for i := range want {
+				if !same {
+					break
+				}
+				switch want[i] {
+				case "{id}":
+					same = id != "" && parts[i] == id
+				case "{role}":
+					decoded, err := url.PathUnescape(parts[i])
+					same = err == nil && decoded != "" && decoded == role
+				default:
+					same = want[i] == parts[i]
+				}
+			}
+			if same {
+				return
+			}
 		}
+		t.Fatalf("%q found a route, %v, with the id %q and the role %q", path, allowed, id, role)
 	})
 }

@@ -173,6 +173,7 @@ var conditions = []struct {
 	{cookies.ErrDuplicate, CodeInvalidRequest},
 	{authz.ErrUnavailable, CodeUnavailable},
 	{authz.ErrUnsupported, CodeInvalidRequest},
+	{authz.ErrForbidden, CodeForbidden},
 	{ErrNotFound, CodeNotFound},
 	// Whoever waited has gone, or has no time left. Last: what else an error
 	// says counts more.
