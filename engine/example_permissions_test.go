@@ -1,9 +1,11 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net/http"
 
@@ -106,8 +108,16 @@ func ExampleAuthz_GrantRole() {
 	rules, next, err := app.Authz().Rules(ctx, authz.RuleFilter{Subject: "editor"}, authz.Page{})
 	permissions, err := app.Authz().Permissions(ctx, userID)
 
+	var backup io.ReadWriter = &bytes.Buffer{}
+	err = app.Authz().SetRules(ctx, "editor", archive)      // these and no others
+	err = app.Authz().Export(ctx, backup, engine.PolicyCSV) // Casbin's format; or engine.PolicyJSON
+	change, err := app.Authz().Import(ctx, backup, engine.Import{Format: engine.PolicyCSV, Replace: true, DryRun: true})
+
+	fmt.Println(change.Empty(), err)
 	fmt.Println(roles, len(ids), len(rules), next == "", permissions, err)
-	// Output: [editor user] 1 2 true [documents:archive documents:create documents:read] <nil>
+	// Output:
+	// true <nil>
+	// [editor user] 1 2 true [documents:archive documents:create documents:read] <nil>
 }
 
 // ownProviders stands for a package of the service.
@@ -127,6 +137,23 @@ func ExampleNewProvider() {
 		return eng.Close(ctx)
 	}
 	fmt.Println(errors.Is(start(context.Background(), nil), engine.ErrOptions)) // without a database
+	// Output: true
+}
+
+func ExampleAuthz_As() {
+	app, closeAll := docsApp(libraryManifest)
+	defer closeAll()
+	ctx := context.Background()
+	userID, token := docsUser(app)
+	p, err := app.Verify(ctx, token)
+	if err != nil {
+		log.Fatal(err)
+	}
+	give := func() error {
+		err := app.Authz().As(p).SetRoles(ctx, userID, "editor") // wraps engine.ErrEscalation, answered 403
+		return err
+	}
+	fmt.Println(errors.Is(give(), engine.ErrEscalation))
 	// Output: true
 }
 
