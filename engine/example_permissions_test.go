@@ -90,6 +90,7 @@ func ExampleAuthz_GrantRole() {
 	defer closeAll()
 	ctx, cursor := context.Background(), ""
 	userID, _ := docsUser(app)
+	var backup io.ReadWriter = &bytes.Buffer{}
 
 	err := app.Authz().GrantRole(ctx, userID, "editor")
 	err = app.Authz().RevokeRole(ctx, userID, "editor")
@@ -108,7 +109,6 @@ func ExampleAuthz_GrantRole() {
 	rules, next, err := app.Authz().Rules(ctx, authz.RuleFilter{Subject: "editor"}, authz.Page{})
 	permissions, err := app.Authz().Permissions(ctx, userID)
 
-	var backup io.ReadWriter = &bytes.Buffer{}
 	err = app.Authz().SetRules(ctx, "editor", archive)      // these and no others
 	err = app.Authz().Export(ctx, backup, engine.PolicyCSV) // Casbin's format; or engine.PolicyJSON
 	change, err := app.Authz().Import(ctx, backup, engine.Import{Format: engine.PolicyCSV, Replace: true, DryRun: true})
