@@ -102,7 +102,20 @@ func (z *Authz) Import(ctx context.Context, r io.Reader, how Import) (authz.Chan
 			return c, err
 		}
 	}
-	return c, nil
+	return c, z.touch(ctx)
+}
+
+// touch tells every instance to look at all rules: the import may repeat one that had
+// written and could not tell anybody any more.
+func (z *Authz) touch(ctx context.Context) error {
+	provider, err := z.provider.get(ctx)
+	if err != nil {
+		return err
+	}
+	if t, ok := provider.(interface{ Touch(context.Context) error }); ok {
+		return t.Touch(ctx)
+	}
+	return nil
 }
 
 // missing returns what of a list is not in the other.

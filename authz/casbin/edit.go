@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo/options"
@@ -133,6 +134,25 @@ func (p *Provider) record(ctx context.Context, keys [][]string) error {
 	}
 	return p.refresh(ctx, seen)
 }
+
+// Touch makes every instance read all rules again, and waits until this one has: for
+// a caller that repeats a change whose first attempt may have written something that
+// nobody was told of.
+func (p *Provider) Touch(ctx context.Context) error {
+	if !p.enter() {
+		return unavailable(errClosed)
+	}
+	defer p.ended.Done()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), touchTimeout)
+	defer cancel()
+	if err := p.record(ctx, nil); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// touchTimeout bounds [Provider.Touch], which reads all rules while a caller waits.
+const touchTimeout = 3 * time.Second
 
 // remains returns the documents of removed rules that are still there, because
 // somebody else has written them in a form that the adapter does not recognise.

@@ -275,3 +275,54 @@ func TestConfigurationIsChecked(t *testing.T) {
 		t.Error("without a store: no error")
 	}
 }
+
+// A permission that is removed on one of three instances is refused on all of them
+// within the bound, whoever was loading meanwhile, and nobody allows it again.
+func TestThreeInstances(t *testing.T) {
+	t.Parallel()
+	const bound = 3 * time.Second
+	db := storetest.Database(t)
+	var all []*casbin.Provider
+	for i := range 3 {
+		in := start(t, db, func(c *appstate.WatchConfig) { c.DisableChangeStream = i == 2 })
+		all = append(all, in.provider("shop", withMatching(casbin.MatchPath), func(c *casbin.Config) { c.MaxStaleness = bound }))
+	}
+	may := rule("editor", "/documents/{id}", "write")
+	apply(t, all[0], authz.Change{Assign: []authz.Assignment{{Subject: ada, Role: "editor"}}})
+	for round := range 6 {
+		apply(t, all[round%3], authz.Change{Add: []authz.Rule{may}})
+		for i, p := range all {
+			until(t, fmt.Sprint("instance ", i, " to allow"), func() bool { return allowed(t, p, ada, "/documents/7", "write") })
+		}
+		// Loads of everything run into the change.
+		var loads sync.WaitGroup
+		for _, p := range all {
+			loads.Go(func() {
+				if err := p.Upkeep(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		apply(t, all[(round+1)%3], authz.Change{Remove: []authz.Rule{may}})
+		if allowed(t, all[(round+1)%3], ada, "/documents/7", "write") {
+			t.Error("the instance that answered the removal allows it")
+		}
+		removed := time.Now()
+		loads.Wait()
+		for i, p := range all {
+			for allowed(t, p, ada, "/documents/7", "write") {
+				if time.Since(removed) > bound+time.Second {
+					t.Fatalf("instance %d allows after %s", i, time.Since(removed))
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}
+		for range 20 {
+			for i, p := range all {
+				if allowed(t, p, ada, "/documents/7", "write") {
+					t.Fatalf("instance %d allows again what it had refused", i)
+				}
+			}
+		}
+	}
+}
