@@ -7,12 +7,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo/options"
 
 	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/internal/appstate"
 	"github.com/mandate-auth/mandate/internal/store"
 )
 
@@ -132,7 +132,23 @@ func (p *Provider) record(ctx context.Context, keys [][]string) error {
 	if p.snapshot.Load() == nil {
 		return nil // nobody has asked yet; the first one reads everything
 	}
-	return p.refresh(ctx, seen)
+	return p.refreshSoon(ctx, seen)
+}
+
+// refreshSoon waits for a refresh no longer than a call may take. One that has to read
+// everything may take longer: it goes on, and whoever repeats the change finds it
+// done.
+func (p *Provider) refreshSoon(ctx context.Context, seen *appstate.Policy) error {
+	ctx, cancel := store.Context(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	p.ended.Go(func() { done <- p.refresh(p.run, seen) })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Touch makes every instance read all rules again, and waits until this one has: for
@@ -143,16 +159,11 @@ func (p *Provider) Touch(ctx context.Context) error {
 		return unavailable(errClosed)
 	}
 	defer p.ended.Done()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), touchTimeout)
-	defer cancel()
-	if err := p.record(ctx, nil); err != nil {
+	if err := p.record(context.WithoutCancel(ctx), nil); err != nil {
 		return unavailable(err)
 	}
 	return nil
 }
-
-// touchTimeout bounds [Provider.Touch], which reads all rules while a caller waits.
-const touchTimeout = 3 * time.Second
 
 // remains returns the documents of removed rules that are still there, because
 // somebody else has written them in a form that the adapter does not recognise.
