@@ -161,7 +161,8 @@ type document struct {
 	id any
 }
 
-// loadTimeout bounds the reading of all rules of an app.
+// loadTimeout bounds the reading of all rules of an app, besides the bound of each
+// call.
 const loadTimeout = 30 * time.Second
 
 // read returns the rows that match one of the filters: all of them, or an error.
@@ -176,11 +177,11 @@ func (s *Store) read(ctx context.Context, app string, g *grammar, filters ...bso
 		}
 	}
 	for _, filter := range filters {
-		cursor, err := s.coll.Find(ctx, filter, options.Find().SetBatchSize(5000))
+		cursor, err := s.find(ctx, filter)
 		if err != nil {
 			return nil, store.Error("read the policy", err)
 		}
-		for cursor.Next(ctx) {
+		for next(ctx, cursor) {
 			r, err := decode(cursor.Current, app, g)
 			id := cursor.Current.Lookup("_id")
 			if err != nil {
@@ -204,6 +205,26 @@ func (s *Store) read(ctx context.Context, app string, g *grammar, filters ...bso
 		}
 	}
 	return out, nil
+}
+
+// find and next bound each call by [store.CallTimeout]: a server that hangs holds up
+// everybody who waits for the rules, however many there are.
+func (s *Store) find(ctx context.Context, filter bson.M) (*mongo.Cursor, error) {
+	ctx, cancel := store.Context(ctx)
+	defer cancel()
+	return s.coll.Find(ctx, filter, options.Find().SetBatchSize(readBatch))
+}
+
+// readBatch is how many rules are read by one call.
+const readBatch = 5000
+
+func next(ctx context.Context, cursor *mongo.Cursor) bool {
+	if cursor.RemainingBatchLength() == 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = store.Context(ctx)
+		defer cancel()
+	}
+	return cursor.Next(ctx)
 }
 
 func closeCursor(ctx context.Context, cursor *mongo.Cursor) {
