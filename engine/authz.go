@@ -26,12 +26,16 @@ type Authz struct {
 	entry    *entry // nil where everybody may enter
 }
 
-func newAuthz(app *App, k *keys.App) *Authz {
-	z := &Authz{app: app, keys: k, entry: newEntry(&app.manifest.Auth.Policy)}
+func newAuthz(app *App, k *keys.App) (*Authz, error) {
+	e, err := newEntry(&app.manifest.Auth.Policy)
+	if err != nil {
+		return nil, err
+	}
+	z := &Authz{app: app, keys: k, entry: e}
 	if a := &app.manifest.Auth.Policy.Authorization; a.HasRoles() {
 		z.roles = slices.Clone(a.DefaultRoles)
 	}
-	return z
+	return z, nil
 }
 
 // Can reports whether the principal may do the action on the object. Who may not

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/mandate-auth/mandate/authz"
@@ -16,9 +17,9 @@ type entry struct {
 }
 
 // newEntry returns what the manifest says, nil where it says nothing.
-func newEntry(p *manifest.Policy) *entry {
+func newEntry(p *manifest.Policy) (*entry, error) {
 	if len(p.AllowedRoles)+len(p.AllowedUsers)+len(p.DeniedUsers)+len(p.RequiredPermissions) == 0 {
-		return nil
+		return nil, nil //nolint:nilnil // described above
 	}
 	e := &entry{roles: slices.Clone(p.AllowedRoles), allowed: slices.Clone(p.AllowedUsers), denied: slices.Clone(p.DeniedUsers)}
 	slices.Sort(e.allowed)
@@ -26,11 +27,11 @@ func newEntry(p *manifest.Policy) *entry {
 	for _, text := range p.RequiredPermissions {
 		permission, err := authz.ParsePermission(text)
 		if err != nil {
-			panic("a manifest that was checked has a permission that is none: " + err.Error())
+			return nil, fmt.Errorf("auth.policy.required_permissions: %w", err)
 		}
 		e.permissions = append(e.permissions, permission)
 	}
-	return e
+	return e, nil
 }
 
 // Enter reports whether the principal may enter the app at all, as every guard

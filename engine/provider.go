@@ -126,7 +126,10 @@ func (e *Engine) buildAuthz(ctx context.Context, app *App, state *appstate.State
 		return fmt.Errorf("auth.policy.provider is %q and nobody has registered it; add Providers: map[string]engine.NewProvider{%q: …} to engine.Options",
 			p.Provider, p.Provider)
 	}
-	app.authz = newAuthz(app, k)
+	var err error
+	if app.authz, err = newAuthz(app, k); err != nil {
+		return err
+	}
 	app.authz.provider.open = func(ctx context.Context) (authz.Provider, error) {
 		provider, err := create(ctx, app.slug)
 		if err != nil {
