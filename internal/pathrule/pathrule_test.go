@@ -291,3 +291,19 @@ func BenchmarkLookup(b *testing.B) {
 		})
 	}
 }
+
+// TestEveryReadingCounts: each way to read a path protects something that the others
+// do not.
+func TestEveryReadingCounts(t *testing.T) {
+	for _, test := range []struct{ rule, target, who string }{
+		{"/files/{key}", "/files/a%2fb", "net/http.ServeMux, whose {key} is a/b"},
+		{"/admin/*", "/admin%2f..%2fpublic", "a router that looks at the beginning of URL.Path"},
+		{"/admin/*", "/public%2f..%2fadmin", "a router that cleans URL.Path"},
+		{"/admin/*", "/ADMIN;x", "a server that ignores case and parameters"},
+	} {
+		rules := table(t, "/public/*", test.rule)
+		if found, err := rules.Lookup(request(t, "GET", test.target), nil); err != nil || !slices.Contains(found, 1) {
+			t.Errorf("%s comes under %v, %v: %s serves what %s protects", test.target, found, err, test.who, test.rule)
+		}
+	}
+}
