@@ -9,6 +9,7 @@ import (
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/internal/httpapi"
 	"github.com/mandate-auth/mandate/internal/pathrule"
+	"github.com/mandate-auth/mandate/internal/pattern"
 	"github.com/mandate-auth/mandate/manifest"
 )
 
@@ -20,12 +21,12 @@ func requirements(list []manifest.Requirement) ([]httpapi.Requirement, error) {
 	out := make([]httpapi.Requirement, len(list))
 	for i := range list {
 		q := &list[i]
-		rule, err := q.Rule()
+		path, err := pattern.ParsePath(q.Path)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("auth.requirements %d: %w", i, err)
 		}
 		r := httpapi.Requirement{
-			Rule: rule, All: q.Strategy == "all", Optional: q.Optional, Roles: q.Roles, Scopes: q.Scopes,
+			Rule: pathrule.Rule{Path: path, Methods: q.Methods}, All: q.Strategy == "all", Optional: q.Optional, Roles: q.Roles, Scopes: q.Scopes,
 			HumanOnly: q.HumanOnly, Internal: q.Internal, FreshWithin: time.Duration(q.FreshWithin),
 		}
 		for _, name := range q.MethodsAllowed {

@@ -28,12 +28,6 @@ type Requirement struct {
 	FreshWithin    Duration `json:"fresh_within"`
 }
 
-// Rule returns which requests the requirement is for.
-func (q *Requirement) Rule() (pathrule.Rule, error) {
-	p, err := pattern.ParsePath(q.Path)
-	return pathrule.Rule{Path: p, Methods: q.Methods}, err
-}
-
 // checkRequirements checks every path rule by itself, and that each can be reached.
 func (p *parser) checkRequirements(m *Manifest) {
 	var rules []pathrule.Rule
@@ -41,12 +35,12 @@ func (p *parser) checkRequirements(m *Manifest) {
 	for i := range m.Auth.Requirements {
 		q := &m.Auth.Requirements[i]
 		at := fmt.Sprintf("/auth/requirements/%d", i)
-		rule, err := q.Rule()
+		path, err := pattern.ParsePath(q.Path)
 		if err != nil {
 			p.fault(at+"/path", render(q.Path), "%s", err)
 			complete = false
 		}
-		rules = append(rules, rule)
+		rules = append(rules, pathrule.Rule{Path: path, Methods: q.Methods})
 		p.checkRequirement(m, at, q)
 	}
 	if !complete {
