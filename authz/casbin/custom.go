@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 
 	"github.com/casbin/casbin/v2"
 	"github.com/casbin/casbin/v2/model"
@@ -165,15 +165,17 @@ func (c *custom) checkObject(object string) (err error) {
 // not to have, a role. It forgets none by itself.
 const maxRemembered = 200_000
 
-// judge asks Casbin about the rules of one snapshot. Its enforcer is never changed
-// after it was made, so that requests need no lock.
+// judge asks Casbin about the rules of one snapshot, one request at a time: asked by
+// several at once, an enforcer with roles has refused what its rules allow, though
+// none of them changes it (TestCustomModelConforms shows it without the lock).
 type judge struct {
-	of       *snapshot
-	enforcer atomic.Pointer[casbin.Enforcer]
+	of *snapshot
+
+	mu       sync.Mutex
+	enforcer *casbin.Enforcer
 	// asked counts down to when the enforcer is replaced by one that remembers
 	// nothing.
-	asked atomic.Int64
-	limit int64
+	asked, limit int64
 }
 
 func newJudge(s *snapshot) (*judge, error) {
@@ -228,8 +230,7 @@ func (j *judge) renew() error {
 			return err
 		}
 	}
-	j.asked.Store(j.limit)
-	j.enforcer.Store(e)
+	j.asked, j.enforcer = j.limit, e
 	return nil
 }
 
@@ -275,10 +276,12 @@ func (j *judge) enforce(name string, p authz.Permission) (allowed bool, rule []s
 			allowed, err = false, fmt.Errorf("casbin panicked: %v", v)
 		}
 	}()
-	if j.asked.Add(-1) == 0 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.asked--; j.asked <= 0 {
 		if err := j.renew(); err != nil {
 			return false, nil, err
 		}
 	}
-	return j.enforcer.Load().EnforceEx(name, j.of.domain, p.Object, p.Action)
+	return j.enforcer.EnforceEx(name, j.of.domain, p.Object, p.Action)
 }
