@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
+	"go.mongodb.org/mongo-driver/event"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/authz/casbin"
@@ -325,4 +326,30 @@ func TestThreeInstances(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A change whose rules cannot be read back within one call would otherwise be tried
+// again and again, and nothing be decided until the comparison once a minute.
+func TestRulesThatAreReadTooSlowlyAreAllRead(t *testing.T) {
+	t.Parallel()
+	monitor := &event.CommandMonitor{Started: func(ctx context.Context, e *event.CommandStartedEvent) {
+		if e.CommandName != "find" || e.Command.Lookup("find").StringValue() != casbin.DefaultCollection {
+			return
+		}
+		if _, err := e.Command.LookupErr("filter", "$or"); err == nil {
+			<-ctx.Done() // as a server that looks through every document for each of the rules
+		}
+	}}
+	p := start(t, storetest.Monitored(t, monitor)).provider("shop")
+	if err := p.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	err := p.Apply(t.Context(), authz.Change{Add: []authz.Rule{rule(ada, docs, "read")}})
+	if err != nil && !errors.Is(err, authz.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	until(t, "the rule to decide", func() bool {
+		d, err := p.Authorize(t.Context(), authz.Request{App: "shop", Subject: ada, Permission: authz.Permission{Object: docs, Action: "read"}})
+		return err == nil && d.Allowed
+	})
 }

@@ -244,9 +244,13 @@ func (s *Store) all(ctx context.Context, app string, g *grammar) ([]document, er
 	return s.read(ctx, app, g, filters...)
 }
 
-// touched reads the rows of the keys.
-func (s *Store) touched(ctx context.Context, app string, g *grammar, keys [][]string) ([]document, error) {
-	ctx, cancel := store.Context(ctx)
+// errSlow says that what was asked for takes longer than one call may.
+var errSlow = errors.New("the database takes too long for it in one call")
+
+// touched reads the rows of the keys. The error wraps [errSlow] when it took too
+// long, and [errors.ErrUnsupported] for a key of a later version.
+func (s *Store) touched(outer context.Context, app string, g *grammar, keys [][]string) ([]document, error) {
+	ctx, cancel := store.Context(outer)
 	defer cancel()
 	var filters bson.A
 	for _, key := range keys {
@@ -261,7 +265,11 @@ func (s *Store) touched(ctx context.Context, app string, g *grammar, keys [][]st
 	if len(filters) == 0 {
 		return nil, nil
 	}
-	return s.read(ctx, app, g, bson.M{"$or": filters})
+	rows, err := s.read(ctx, app, g, bson.M{"$or": filters})
+	if err != nil && ctx.Err() != nil && outer.Err() == nil {
+		err = fmt.Errorf("%w: %w", errSlow, err)
+	}
+	return rows, err
 }
 
 // removeDocuments removes documents that the adapter does not recognise: stock
