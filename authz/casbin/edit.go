@@ -147,7 +147,7 @@ func (p *Provider) refreshSoon(ctx context.Context, seen *appstate.Policy) error
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return store.Error("read the changed rules", ctx.Err())
 	}
 }
 
