@@ -113,11 +113,11 @@ func (z *Authz) assignments(ctx context.Context) ([]authz.Assignment, error) {
 // The permissions that the app's own administration asks for. Their object is
 // [ObjectMandate].
 const (
-	ObjectMandate = "mandate"
+	ObjectMandate = httpapi.ObjectMandate
 	// ActionPolicies is needed for the rules and permissions of roles.
-	ActionPolicies = "policies"
+	ActionPolicies = httpapi.ActionPolicies
 	// ActionUsers is needed for the roles of users.
-	ActionUsers = "users"
+	ActionUsers = httpapi.ActionUsers
 	// ActionEscalate lets its holder give and take what it has not itself.
 	ActionEscalate = "escalate"
 )

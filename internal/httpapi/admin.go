@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/mandate-auth/mandate/authz"
 )
@@ -28,11 +27,11 @@ type Administrator interface {
 	Roles(ctx context.Context, userID string) ([]string, error)
 }
 
-// objectMandate and the actions are what administration asks for.
+// ObjectMandate, ActionPolicies and ActionUsers are what administration asks for.
 const (
-	objectMandate  = "mandate"
-	actionPolicies = "policies"
-	actionUsers    = "users"
+	ObjectMandate  = "mandate"
+	ActionPolicies = "policies"
+	ActionUsers    = "users"
 )
 
 // admin serves those who have the permission.
@@ -42,7 +41,7 @@ func (a *API) admin(action string, serve func(http.ResponseWriter, *http.Request
 		if err != nil {
 			return err
 		}
-		if ok, err := a.config.Authz.Can(r.Context(), p, objectMandate, action); err != nil {
+		if ok, err := a.config.Authz.Can(r.Context(), p, ObjectMandate, action); err != nil {
 			return err
 		} else if !ok {
 			return a.deny(r, p)
@@ -143,7 +142,9 @@ func (a *API) changePolicies(w http.ResponseWriter, r *http.Request, p *authz.Pr
 	var wrong []FieldProblem
 	for name, list := range map[string][]json.RawMessage{"add": add, "remove": remove} {
 		for i, raw := range list {
-			rule := parseRule(fmt.Sprintf("%s.%d.", name, i), raw, &wrong)
+			var rule authz.Rule
+			into := fields{"subject": &rule.Subject, "object": &rule.Object, "action": &rule.Action, "effect": (*string)(&rule.Effect)}
+			wrong = append(wrong, collectChecked(fmt.Sprintf("%s.%d.", name, i), raw, into, func() error { return rule.Check() })...)
 			if name == "add" {
 				c.Add = append(c.Add, rule)
 			} else {
@@ -154,33 +155,7 @@ func (a *API) changePolicies(w http.ResponseWriter, r *http.Request, p *authz.Pr
 	if len(wrong) > 0 {
 		return invalidFields(wrong)
 	}
-	if err := a.config.Admin.Apply(r.Context(), p, c); err != nil {
-		return err
-	}
-	nothing(w)
-	return nil
-}
-
-func parseRule(prefix string, raw json.RawMessage, wrong *[]FieldProblem) authz.Rule {
-	var rule authz.Rule
-	fault := func(path, message string) {
-		*wrong = append(*wrong, FieldProblem{Path: clip(path, maxEcho), Message: message})
-	}
-	before := len(*wrong)
-	collect(prefix, raw, fields{"subject": &rule.Subject, "object": &rule.Object, "action": &rule.Action, "effect": (*string)(&rule.Effect)}, fault)
-	var value *authz.ValueError
-	if len(*wrong) == before && errors.As(rule.Check(), &value) {
-		fault(prefix+value.Field, value.Message)
-	}
-	return rule
-}
-
-// invalidFields is the refusal of a body with these faults.
-func invalidFields(wrong []FieldProblem) *Problem {
-	slices.SortFunc(wrong, func(a, b FieldProblem) int { return strings.Compare(a.Path, b.Path) })
-	p := refuse(CodeInvalidRequest)
-	p.Errors = wrong[:min(len(wrong), maxProblems)]
-	return p
+	return done(w, a.config.Admin.Apply(r.Context(), p, c))
 }
 
 // listRoles answers the roles of the manifest.
@@ -253,11 +228,7 @@ func (a *API) setRolePermissions(w http.ResponseWriter, r *http.Request, p *auth
 	if len(wrong) > 0 {
 		return invalidFields(wrong)
 	}
-	if err := a.config.Admin.SetRules(r.Context(), p, role, rules...); err != nil {
-		return err
-	}
-	nothing(w)
-	return nil
+	return done(w, a.config.Admin.SetRules(r.Context(), p, role, rules...))
 }
 
 // roleUsers answers a page of who was granted a role.
@@ -325,11 +296,7 @@ func (a *API) setUserRoles(w http.ResponseWriter, r *http.Request, p *authz.Prin
 	if err != nil {
 		return err
 	}
-	if err := a.config.Admin.SetRoles(r.Context(), p, id, roles...); err != nil {
-		return err
-	}
-	nothing(w)
-	return nil
+	return done(w, a.config.Admin.SetRoles(r.Context(), p, id, roles...))
 }
 
 // grantUserRole gives a user a role.
@@ -345,11 +312,7 @@ func (a *API) grantUserRole(w http.ResponseWriter, r *http.Request, p *authz.Pri
 	if err != nil {
 		return err
 	}
-	if err := a.config.Admin.Apply(r.Context(), p, authz.Change{Assign: []authz.Assignment{{Subject: id, Role: role}}}); err != nil {
-		return err
-	}
-	nothing(w)
-	return nil
+	return done(w, a.config.Admin.Apply(r.Context(), p, authz.Change{Assign: []authz.Assignment{{Subject: id, Role: role}}}))
 }
 
 // revokeUserRole takes a role from a user. One that it has not is no error.
@@ -362,9 +325,5 @@ func (a *API) revokeUserRole(w http.ResponseWriter, r *http.Request, p *authz.Pr
 	if err != nil {
 		return err
 	}
-	if err := a.config.Admin.Apply(r.Context(), p, authz.Change{Unassign: []authz.Assignment{{Subject: id, Role: role}}}); err != nil {
-		return err
-	}
-	nothing(w)
-	return nil
+	return done(w, a.config.Admin.Apply(r.Context(), p, authz.Change{Unassign: []authz.Assignment{{Subject: id, Role: role}}}))
 }

@@ -155,16 +155,16 @@ func (a *API) table() []route {
 		{http.MethodDelete, "/sessions/{id}", accounts, a.endSession},
 		{http.MethodGet, "/health", true, a.health},
 
-		{http.MethodGet, "/admin/policies", accounts, a.admin(actionPolicies, a.listPolicies)},
-		{http.MethodPost, "/admin/policies", accounts, a.admin(actionPolicies, a.changePolicies)},
-		{http.MethodGet, "/admin/roles", accounts, a.admin(actionPolicies, a.listRoles)},
-		{http.MethodGet, "/admin/roles/{role}/permissions", accounts, a.admin(actionPolicies, a.rolePermissions)},
-		{http.MethodPut, "/admin/roles/{role}/permissions", accounts, a.admin(actionPolicies, a.setRolePermissions)},
-		{http.MethodGet, "/admin/roles/{role}/users", accounts, a.admin(actionPolicies, a.roleUsers)},
-		{http.MethodGet, "/admin/users/{id}/roles", accounts, a.admin(actionUsers, a.userRoles)},
-		{http.MethodPut, "/admin/users/{id}/roles", accounts, a.admin(actionUsers, a.setUserRoles)},
-		{http.MethodPost, "/admin/users/{id}/roles", accounts, a.admin(actionUsers, a.grantUserRole)},
-		{http.MethodDelete, "/admin/users/{id}/roles/{role}", accounts, a.admin(actionUsers, a.revokeUserRole)},
+		{http.MethodGet, "/admin/policies", accounts, a.admin(ActionPolicies, a.listPolicies)},
+		{http.MethodPost, "/admin/policies", accounts, a.admin(ActionPolicies, a.changePolicies)},
+		{http.MethodGet, "/admin/roles", accounts, a.admin(ActionPolicies, a.listRoles)},
+		{http.MethodGet, "/admin/roles/{role}/permissions", accounts, a.admin(ActionPolicies, a.rolePermissions)},
+		{http.MethodPut, "/admin/roles/{role}/permissions", accounts, a.admin(ActionPolicies, a.setRolePermissions)},
+		{http.MethodGet, "/admin/roles/{role}/users", accounts, a.admin(ActionPolicies, a.roleUsers)},
+		{http.MethodGet, "/admin/users/{id}/roles", accounts, a.admin(ActionUsers, a.userRoles)},
+		{http.MethodPut, "/admin/users/{id}/roles", accounts, a.admin(ActionUsers, a.setUserRoles)},
+		{http.MethodPost, "/admin/users/{id}/roles", accounts, a.admin(ActionUsers, a.grantUserRole)},
+		{http.MethodDelete, "/admin/users/{id}/roles/{role}", accounts, a.admin(ActionUsers, a.revokeUserRole)},
 	}
 }
 

@@ -16,11 +16,13 @@ import (
 
 // Authorizer decides what principals may do. With an error nothing is allowed.
 type Authorizer interface {
-	// Can reports whether the principal may do the action on the object.
+	// Can reports whether the principal may enter the app and do the action on the
+	// object.
 	Can(ctx context.Context, p *authz.Principal, object, action string) (bool, error)
 	// Enter reports whether the principal may enter the app at all.
 	Enter(ctx context.Context, p *authz.Principal) (bool, error)
-	// HasRole reports whether the principal has one of the roles.
+	// HasRole reports whether the principal may enter the app and has one of the
+	// roles.
 	HasRole(ctx context.Context, p *authz.Principal, roles ...string) (bool, error)
 	// Overview returns the principal's roles and permissions.
 	Overview(ctx context.Context, p *authz.Principal) (roles []string, permissions []authz.Permission, err error)
@@ -46,7 +48,8 @@ func (a *API) deny(r *http.Request, p *authz.Principal) error {
 // allowing is a guard for the principals that decide admits.
 func (a *API) allowing(decide func(context.Context, *authz.Principal) (bool, error)) *Guard {
 	return a.guard(func(r *http.Request) (*authz.Principal, error) {
-		p, err := a.user(r, false)
+		// Whether the principal may enter the app is a part of what decide asks.
+		p, err := a.known(r, false)
 		if err != nil {
 			return nil, err
 		}
@@ -165,16 +168,8 @@ func (a *API) authorize(w http.ResponseWriter, r *http.Request) error {
 	asked := make([]authz.Permission, len(list))
 	var wrong []FieldProblem
 	for i, raw := range list {
-		fault := func(path, message string) {
-			wrong = append(wrong, FieldProblem{Path: clip(path, maxEcho), Message: message})
-		}
-		prefix := fmt.Sprintf("checks.%d.", i)
-		before := len(wrong)
-		collect(prefix, raw, fields{"object": &asked[i].Object, "action": &asked[i].Action}, fault)
-		var value *authz.ValueError
-		if len(wrong) == before && errors.As(asked[i].Check(), &value) {
-			fault(prefix+value.Field, value.Message)
-		}
+		into := fields{"object": &asked[i].Object, "action": &asked[i].Action}
+		wrong = append(wrong, collectChecked(fmt.Sprintf("checks.%d.", i), raw, into, func() error { return asked[i].Check() })...)
 	}
 	if len(wrong) > 0 {
 		return invalidFields(wrong)

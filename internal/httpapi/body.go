@@ -8,10 +8,13 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/mandate-auth/mandate/authz"
 )
 
 const (
@@ -165,6 +168,28 @@ func assign(raw json.RawMessage, into fields) error {
 		return nil
 	}
 	return invalidFields(wrong)
+}
+
+// invalidFields is the refusal of a body with these faults.
+func invalidFields(wrong []FieldProblem) *Problem {
+	slices.SortFunc(wrong, func(a, b FieldProblem) int { return strings.Compare(a.Path, b.Path) })
+	p := refuse(CodeInvalidRequest)
+	p.Errors = wrong[:min(len(wrong), maxProblems)]
+	return p
+}
+
+// collectChecked puts the members of raw where they go and returns what is wrong with
+// them; where nothing is, what check finds.
+func collectChecked(prefix string, raw json.RawMessage, into fields, check func() error) (wrong []FieldProblem) {
+	fault := func(path, message string) {
+		wrong = append(wrong, FieldProblem{Path: clip(path, maxEcho), Message: message})
+	}
+	collect(prefix, raw, into, fault)
+	var value *authz.ValueError
+	if len(wrong) == 0 && errors.As(check(), &value) {
+		fault(prefix+value.Field, value.Message)
+	}
+	return wrong
 }
 
 const (

@@ -161,6 +161,9 @@ func (a *API) userBy(r *http.Request, credentials []authz.Credential, all bool) 
 	if found == nil {
 		return nil, errUnauthenticated
 	}
+	if err := a.guests(found); err != nil {
+		return nil, err
+	}
 	return found, a.enters(r.Context(), found)
 }
 

@@ -133,18 +133,32 @@ func (a *API) RequireUser() *Guard {
 }
 
 func (a *API) user(r *http.Request, strict bool) (*authz.Principal, error) {
-	p, err := a.authenticate(r, strict)
+	p, err := a.known(r, strict)
 	if err != nil {
 		return nil, err
 	}
 	return p, a.enters(r.Context(), p)
 }
 
-// enters refuses whom the app does not let in at all.
-func (a *API) enters(ctx context.Context, p *authz.Principal) error {
+// known is user without the question whether the principal may enter the app.
+func (a *API) known(r *http.Request, strict bool) (*authz.Principal, error) {
+	p, err := a.authenticate(r, strict)
+	if err != nil {
+		return nil, err
+	}
+	return p, a.guests(p)
+}
+
+// guests refuses a guest where guests pass no guards.
+func (a *API) guests(p *authz.Principal) error {
 	if p.Kind == authz.KindAnonymous && !a.config.AllowGuests {
 		return errForbidden
 	}
+	return nil
+}
+
+// enters refuses whom the app does not let in at all.
+func (a *API) enters(ctx context.Context, p *authz.Principal) error {
 	if a.config.Entry {
 		if ok, err := a.config.Authz.Enter(ctx, p); err != nil {
 			return err
@@ -163,16 +177,7 @@ func (a *API) Strict() *Guard {
 
 // RequireHuman is RequireUser for people: machines are refused.
 func (a *API) RequireHuman() *Guard {
-	return a.guard(func(r *http.Request) (*authz.Principal, error) {
-		p, err := a.user(r, false)
-		if err != nil {
-			return nil, err
-		}
-		if !p.IsHuman() {
-			return nil, refuse(CodeHumanRequired)
-		}
-		return p, nil
-	})
+	return a.requirement(Requirement{HumanOnly: true})
 }
 
 // RequireFresh is RequireUser for those who have proved who they are within
@@ -181,16 +186,7 @@ func (a *API) RequireFresh(maxAge time.Duration) *Guard {
 	if maxAge <= 0 {
 		maxAge = 10 * time.Minute
 	}
-	return a.guard(func(r *http.Request) (*authz.Principal, error) {
-		p, err := a.user(r, false)
-		if err != nil {
-			return nil, err
-		}
-		if a.config.Now().Sub(p.AuthTime) > maxAge {
-			return nil, refuse(CodeFreshRequired)
-		}
-		return p, nil
-	})
+	return a.requirement(Requirement{FreshWithin: maxAge})
 }
 
 // RequireTLS asks for HTTPS, to this process or to a trusted proxy. It asks for
@@ -214,20 +210,25 @@ func (a *API) All(guards ...*Guard) *Guard {
 		if len(guards) == 0 {
 			return nil, errZeroGuard
 		}
-		var found *authz.Principal
-		for _, g := range guards {
-			p, err := g.run(r)
-			if err != nil {
-				return nil, err
-			}
-			if p != nil {
-				found = p
-			}
-		}
-		return found, nil
+		return runAll(r, guards)
 	})
 	all.silent = allSilent(guards)
 	return all
+}
+
+// runAll returns the principal of the last guard that names one, if all let the
+// request pass.
+func runAll(r *http.Request, guards []*Guard) (found *authz.Principal, err error) {
+	for _, g := range guards {
+		p, err := g.run(r)
+		if err != nil {
+			return nil, err
+		}
+		if p != nil {
+			found = p
+		}
+	}
+	return found, nil
 }
 
 func allSilent(guards []*Guard) bool {

@@ -319,6 +319,14 @@ func write(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v) // the client may be gone
 }
 
+// done answers 204, unless it failed.
+func done(w http.ResponseWriter, err error) error {
+	if err == nil {
+		nothing(w)
+	}
+	return err
+}
+
 // nothing answers 204.
 func nothing(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")

@@ -59,22 +59,17 @@ func (a *API) compile(list []Requirement) pathRules {
 // several ways has to satisfy the rule of each.
 func (a *API) ByPath() *Guard {
 	return a.guard(func(r *http.Request) (*authz.Principal, error) {
-		var buffer [4]int
-		found, err := a.rules.table.Lookup(r, buffer[:0])
+		var indexes [4]int
+		found, err := a.rules.table.Lookup(r, indexes[:0])
 		if err != nil {
 			return nil, errPath
 		}
-		var principal *authz.Principal
+		var buffer [4]*Guard
+		guards := buffer[:0]
 		for _, i := range found {
-			p, err := a.rules.guard(i).run(r)
-			if err != nil {
-				return nil, err
-			}
-			if p != nil {
-				principal = p
-			}
+			guards = append(guards, a.rules.guard(i))
 		}
-		return principal, nil
+		return runAll(r, guards)
 	})
 }
 
@@ -131,8 +126,10 @@ func (a *API) satisfied(ctx context.Context, p *authz.Principal, q *Requirement)
 	if q.FreshWithin > 0 && a.config.Now().Sub(p.AuthTime) > q.FreshWithin {
 		return refuse(CodeFreshRequired)
 	}
-	if err := allScopes(p, q.Scopes); err != nil {
-		return err
+	for _, scope := range q.Scopes {
+		if !p.HasScope(scope) {
+			return lacking(p, q.Scopes)
+		}
 	}
 	if len(q.Roles) > 0 {
 		if ok, err := a.config.Authz.HasRole(ctx, p, q.Roles...); err != nil {
@@ -181,26 +178,10 @@ func (a *API) RequireScope(scopes ...string) *Guard {
 
 // RequireScopes asks for all of the scopes, and without any refuses everybody.
 func (a *API) RequireScopes(scopes ...string) *Guard {
-	scopes = slices.Clone(scopes)
-	return a.guard(func(r *http.Request) (*authz.Principal, error) {
-		p, err := a.user(r, false)
-		if err != nil {
-			return nil, err
-		}
-		if len(scopes) == 0 {
-			return nil, lacking(p, nil)
-		}
-		return p, allScopes(p, scopes)
-	})
-}
-
-func allScopes(p *authz.Principal, scopes []string) error {
-	for _, scope := range scopes {
-		if !p.HasScope(scope) {
-			return lacking(p, scopes)
-		}
+	if len(scopes) == 0 {
+		return a.RequireScope()
 	}
-	return nil
+	return a.requirement(Requirement{Scopes: slices.Clone(scopes)})
 }
 
 func lacking(p *authz.Principal, scopes []string) error {
