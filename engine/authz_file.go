@@ -139,30 +139,32 @@ func parts(c *authz.Change) []authz.Change {
 	if len(c.Add)+len(c.Remove)+len(c.Assign)+len(c.Unassign) <= casbin.MaxChange {
 		return []authz.Change{*c}
 	}
-	deny := func(r authz.Rule) bool { return r.Effect == authz.Deny }
 	split := func(rules []authz.Rule) (denials, others []authz.Rule) {
-		return slices.DeleteFunc(slices.Clone(rules), func(r authz.Rule) bool { return !deny(r) }), slices.DeleteFunc(slices.Clone(rules), deny)
+		for _, r := range rules {
+			if r.Effect == authz.Deny {
+				denials = append(denials, r)
+			} else {
+				others = append(others, r)
+			}
+		}
+		return denials, others
 	}
 	addDenials, add := split(c.Add)
 	removeDenials, remove := split(c.Remove)
-	var out []authz.Change
-	rules := func(list []authz.Rule, part func([]authz.Rule) authz.Change) {
-		for chunk := range slices.Chunk(list, casbin.MaxChange) {
-			out = append(out, part(chunk))
-		}
-	}
-	roles := func(list []authz.Assignment, part func([]authz.Assignment) authz.Change) {
-		for chunk := range slices.Chunk(list, casbin.MaxChange) {
-			out = append(out, part(chunk))
-		}
-	}
 	adding := func(list []authz.Rule) authz.Change { return authz.Change{Add: list} }
 	removing := func(list []authz.Rule) authz.Change { return authz.Change{Remove: list} }
-	rules(addDenials, adding)
-	rules(add, adding)
-	roles(c.Assign, func(list []authz.Assignment) authz.Change { return authz.Change{Assign: list} })
-	roles(c.Unassign, func(list []authz.Assignment) authz.Change { return authz.Change{Unassign: list} })
-	rules(remove, removing)
-	rules(removeDenials, removing)
+	return slices.Concat(
+		chunks(addDenials, adding), chunks(add, adding),
+		chunks(c.Assign, func(list []authz.Assignment) authz.Change { return authz.Change{Assign: list} }),
+		chunks(c.Unassign, func(list []authz.Assignment) authz.Change { return authz.Change{Unassign: list} }),
+		chunks(remove, removing), chunks(removeDenials, removing),
+	)
+}
+
+// chunks returns the changes that a list is made by.
+func chunks[T any](list []T, change func([]T) authz.Change) (out []authz.Change) {
+	for chunk := range slices.Chunk(list, casbin.MaxChange) {
+		out = append(out, change(chunk))
+	}
 	return out
 }

@@ -28,6 +28,7 @@ func (z *Authz) settingRules(ctx context.Context, subject string, rules []authz.
 	if err := authz.CheckValue("subject", subject); err != nil {
 		return c, news, err
 	}
+	there := map[authz.Rule]bool{}
 	for _, r := range rules {
 		if r.Subject != "" && r.Subject != subject {
 			return c, news, &authz.ValueError{Field: "subject", Message: "has to be the one whose rules are set, or to be left out"}
@@ -36,7 +37,8 @@ func (z *Authz) settingRules(ctx context.Context, subject string, rules []authz.
 		if r.Effect == "" {
 			r.Effect = authz.Allow
 		}
-		if !slices.Contains(c.Add, r) {
+		if !there[r] {
+			there[r] = true
 			c.Add = append(c.Add, r)
 		}
 	}
@@ -44,17 +46,8 @@ func (z *Authz) settingRules(ctx context.Context, subject string, rules []authz.
 	if err != nil {
 		return c, news, err
 	}
-	for _, r := range c.Add {
-		if !slices.Contains(has, r) {
-			news.Add = append(news.Add, r)
-		}
-	}
-	for _, r := range has {
-		if !slices.Contains(c.Add, r) {
-			c.Remove = append(c.Remove, r)
-		}
-	}
-	news.Remove = c.Remove
+	c.Remove = missing(has, c.Add)
+	news.Add, news.Remove = missing(c.Add, has), c.Remove
 	if len(z.roles) > 0 {
 		c.Unassign = []authz.Assignment{{Subject: subject, Role: nobody}}
 	}
