@@ -231,14 +231,7 @@ func (p *parser) known(a *Authorization, pointer, role string) {
 
 // checkPattern refuses an object that would not match what it seems to.
 func (p *parser) checkPattern(a *Authorization, pointer, object string) {
-	var err error
-	switch {
-	case a.Matching == "prefix":
-		err = pattern.CheckPrefix(object)
-	case a.Matching == "path" && strings.HasPrefix(object, "/"):
-		_, err = pattern.ParsePath(object)
-	}
-	if err != nil {
+	if err := pattern.Check(a.Matching, object); err != nil {
 		p.fault(pointer, render(object), "is no pattern of matching %q: %s", a.Matching, err)
 	}
 }

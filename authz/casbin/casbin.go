@@ -104,8 +104,7 @@ func New(s *Store, config Config) (*Provider, error) {
 	if config.Matching == "" {
 		config.Matching = MatchExact
 	}
-	switch {
-	case s == nil || config.State == nil || config.Watcher == nil:
+	if s == nil || config.State == nil || config.Watcher == nil {
 		return nil, errors.New("casbin: a store, a state and a watcher are required")
 	}
 	if err := authz.CheckValue("app", config.App); err != nil {
@@ -157,7 +156,7 @@ func (p *Provider) Close(ctx context.Context) error {
 // are in memory. The error is a [*DamagedError] for a document that is no rule,
 // and wraps [authz.ErrUnavailable] when the database does not answer.
 func (p *Provider) Ready(ctx context.Context) error {
-	if p.snapshot.Load() != nil && p.watch.Age() <= p.config.MaxStaleness {
+	if p.fresh() != nil {
 		return nil
 	}
 	_, err := p.wait(ctx) // which is no use: an app that was just loaded is idle
@@ -167,12 +166,17 @@ func (p *Provider) Ready(ctx context.Context) error {
 // HasRoles reports whether the model has roles.
 func (p *Provider) HasRoles() bool { return p.grammar.roles }
 
+// asked returns the snapshot that may decide a request of the app.
+func (p *Provider) asked(ctx context.Context, app string) (*snapshot, error) {
+	if app != p.config.App {
+		return nil, fmt.Errorf("casbin: a request of app %q at the provider of app %q", app, p.config.App)
+	}
+	return p.current(ctx)
+}
+
 // Authorize implements [authz.Provider].
 func (p *Provider) Authorize(ctx context.Context, r authz.Request) (authz.Decision, error) {
-	if r.App != p.config.App {
-		return authz.Decision{}, fmt.Errorf("casbin: a request of app %q at the provider of app %q", r.App, p.config.App)
-	}
-	s, err := p.current(ctx)
+	s, err := p.asked(ctx, r.App)
 	if err != nil {
 		return authz.Decision{}, err
 	}
@@ -184,10 +188,7 @@ func (p *Provider) Authorize(ctx context.Context, r authz.Request) (authz.Decisi
 
 // Explain implements [authz.Explainer].
 func (p *Provider) Explain(ctx context.Context, r authz.Request) (authz.Explanation, error) {
-	if r.App != p.config.App {
-		return authz.Explanation{}, fmt.Errorf("casbin: a request of app %q at the provider of app %q", r.App, p.config.App)
-	}
-	s, err := p.current(ctx)
+	s, err := p.asked(ctx, r.App)
 	if err != nil {
 		return authz.Explanation{}, err
 	}

@@ -247,7 +247,7 @@ func (j *judge) decide(name string, p authz.Permission) (authz.Decision, error) 
 }
 
 // explain tells the rule that Casbin names, and the roles on the way to it.
-func (j *judge) explain(s *snapshot, name string, p authz.Permission) (authz.Explanation, error) {
+func (j *judge) explain(name string, p authz.Permission) (authz.Explanation, error) {
 	allowed, why, err := j.enforce(name, p)
 	if err != nil {
 		return authz.Explanation{}, failed(err)
@@ -264,8 +264,8 @@ func (j *judge) explain(s *snapshot, name string, p authz.Permission) (authz.Exp
 		rule.Effect, out.Reason = authz.Deny, authz.ReasonDenied
 	}
 	out.Rule = &rule
-	if names, _ := s.reach(name, nil, nil); slices.Contains(names, rule.Subject) {
-		out.Path = s.path(name, rule.Subject)
+	if names, _ := j.of.reach(name, nil, nil); slices.Contains(names, rule.Subject) {
+		out.Path = j.of.path(name, rule.Subject)
 	}
 	return out, nil
 }

@@ -90,7 +90,7 @@ func (s *snapshot) covers(name string, p authz.Permission) (bool, error) {
 // explain decides and says by which rule.
 func (s *snapshot) explain(name string, p authz.Permission) (authz.Explanation, error) {
 	if s.judge != nil {
-		return s.judge.explain(s, name, p)
+		return s.judge.explain(name, p)
 	}
 	out := authz.Explanation{Decision: s.decide(name, p)}
 	if out.Reason == authz.ReasonNoRule {

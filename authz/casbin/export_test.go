@@ -12,3 +12,10 @@ func EnforcerOf(p *Provider) *stock.Enforcer {
 
 // Loaded reports whether the rules are in memory.
 func Loaded(p *Provider) bool { return p.snapshot.Load() != nil }
+
+// Taken returns how many bytes the rules in memory take, as estimated.
+func (m *Memory) Taken() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sum
+}

@@ -31,14 +31,7 @@ func (m Matching) Known() bool { return m == MatchExact || m == MatchPrefix || m
 
 // check refuses the object of a rule that would never match what it seems to.
 func (m Matching) check(object string) error {
-	var err error
-	switch {
-	case m == MatchPrefix:
-		err = pattern.CheckPrefix(object)
-	case m == MatchPath && strings.HasPrefix(object, "/"):
-		_, err = pattern.ParsePath(object)
-	}
-	if err != nil {
+	if err := pattern.Check(string(m), object); err != nil {
 		return &authz.ValueError{Field: "object", Message: "is no pattern that the app's matching knows: " + err.Error()}
 	}
 	return nil
@@ -72,12 +65,18 @@ func (m Matching) overlaps(p, q string) bool {
 }
 
 func (m Matching) paths(p, q string) (pp, qp *pattern.Path, ok bool) {
-	if m != MatchPath || !strings.HasPrefix(p, "/") || !strings.HasPrefix(q, "/") {
-		return nil, nil, false
+	pp, pok := m.path(p)
+	qp, qok := m.path(q)
+	return pp, qp, pok && qok
+}
+
+// path returns the path pattern that the object of a rule is.
+func (m Matching) path(object string) (*pattern.Path, bool) {
+	if m != MatchPath || !pattern.IsPath(object) {
+		return nil, false
 	}
-	pp, perr := pattern.ParsePath(p)
-	qp, qerr := pattern.ParsePath(q)
-	return pp, qp, perr == nil && qerr == nil
+	p, err := pattern.ParsePath(object)
+	return p, err == nil // one that is none was refused when it was read
 }
 
 // form is what patterns have in common that can be looked up by one key: their
@@ -97,12 +96,9 @@ func (m Matching) formOf(object string) (f form, key string, ok bool) {
 		prefix, wide := pattern.Prefix(object)
 		return form{prefix: true, length: uint16(len(prefix))}, prefix, wide //nolint:gosec // at most authz.MaxValue
 	case MatchPath:
-		if !strings.HasPrefix(object, "/") {
+		p, ok := m.path(object)
+		if !ok {
 			return form{}, "", false
-		}
-		p, err := pattern.ParsePath(object)
-		if err != nil {
-			return form{}, "", false // refused when it was read
 		}
 		return form{shape: p.Shape()}, p.Key(), true
 	default:
@@ -118,7 +114,7 @@ func (m Matching) wide(object string) bool {
 
 // askable reports whether anything may match the object that is asked for.
 func (m Matching) askable(object string) bool {
-	return m != MatchPath || !strings.HasPrefix(object, "/") || pattern.Clean(object)
+	return m != MatchPath || !pattern.IsPath(object) || pattern.Clean(object)
 }
 
 // PathMatch and PrefixMatch are what the built-in models match objects by, as
@@ -147,14 +143,11 @@ func (m Matching) matchOne(object, text string) bool {
 	if !m.askable(object) {
 		return false
 	}
-	switch {
-	case m == MatchPrefix:
-		if prefix, wide := pattern.Prefix(text); wide {
-			return strings.HasPrefix(object, prefix)
-		}
-	case m == MatchPath && strings.HasPrefix(text, "/"):
-		p, err := pattern.ParsePath(text)
-		return err == nil && p.Match(object)
+	if prefix, wide := pattern.Prefix(text); wide && m == MatchPrefix {
+		return strings.HasPrefix(object, prefix)
+	}
+	if p, ok := m.path(text); ok {
+		return p.Match(object)
 	}
 	return object == text
 }

@@ -82,13 +82,6 @@ func (m *Memory) note(p *Provider, size int64) {
 	m.taken[p] = size
 }
 
-// Taken returns how many bytes the rules in memory take, as estimated.
-func (m *Memory) Taken() int64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.sum
-}
-
 // What rules take, measured with Go 1.25 and rounded: a subject with its maps, a
 // rule in one, a role of a subject.
 const (

@@ -29,10 +29,18 @@ func (p *Provider) current(ctx context.Context) (*snapshot, error) {
 	if p.idle.Load() != 0 {
 		p.idle.Store(0)
 	}
-	if s := p.snapshot.Load(); s != nil && p.watch.Age() <= p.config.MaxStaleness {
+	if s := p.fresh(); s != nil {
 		return s, nil
 	}
 	return p.wait(ctx)
+}
+
+// fresh returns the snapshot if it may decide now, and nil otherwise.
+func (p *Provider) fresh() *snapshot {
+	if s := p.snapshot.Load(); s != nil && p.watch.Age() <= p.config.MaxStaleness {
+		return s
+	}
+	return nil
 }
 
 // wait makes the snapshot fresh, or fails within [store.CallTimeout]. Everybody
@@ -49,7 +57,7 @@ func (p *Provider) wait(ctx context.Context) (*snapshot, error) {
 		} else if err := p.shared(ctx); err != nil {
 			return nil, unavailable(err)
 		}
-		if s := p.snapshot.Load(); s != nil && p.watch.Age() <= p.config.MaxStaleness {
+		if s := p.fresh(); s != nil {
 			return s, nil
 		}
 	}

@@ -4,9 +4,9 @@ import (
 	"iter"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/internal/pattern"
 )
 
 // rules are what a subject is allowed, or denied: never changed once they are in a
@@ -122,7 +122,7 @@ func (r *rules) matchPattern(p authz.Permission) bool {
 			if n := int(f.length); n <= len(p.Object) {
 				_, found = r.keys[authz.Permission{Object: p.Object[:n], Action: p.Action}]
 			}
-		} else if strings.HasPrefix(p.Object, "/") {
+		} else if pattern.IsPath(p.Object) {
 			if key, ok := f.shape.AppendKey(buffer[:0], p.Object); ok {
 				_, found = r.keys[authz.Permission{Object: string(key), Action: p.Action}]
 			}

@@ -258,10 +258,20 @@ func (s Shape) AppendKey(key []byte, path string) (_ []byte, ok bool) {
 // is compared whole.
 func Prefix(text string) (prefix string, ok bool) { return strings.CutSuffix(text, "*") }
 
-// CheckPrefix refuses a text that looks like a prefix pattern and is none.
-func CheckPrefix(text string) error {
-	if prefix, _ := Prefix(text); strings.Contains(prefix, "*") {
-		return errors.New("may have one *, at its end")
+// IsPath reports whether an object is a path pattern where objects match by path.
+func IsPath(object string) bool { return strings.HasPrefix(object, "/") }
+
+// Check refuses the object of a rule that would match something else than it says,
+// where objects match in the way that is named: "exact", "prefix" or "path".
+func Check(matching, object string) error {
+	switch {
+	case matching == "prefix":
+		if prefix, _ := Prefix(object); strings.Contains(prefix, "*") {
+			return errors.New("may have one *, at its end")
+		}
+	case matching == "path" && IsPath(object):
+		_, err := ParsePath(object)
+		return err
 	}
 	return nil
 }

@@ -180,8 +180,8 @@ func TestPrefix(t *testing.T) {
 		t.Error("docs is no pattern")
 	}
 	for text, good := range map[string]bool{"docs": true, "docs/*": true, "*": true, "": true, "a*b": false, "**": false, "*a": false} {
-		if err := CheckPrefix(text); (err == nil) != good {
-			t.Errorf("CheckPrefix(%q) = %v", text, err)
+		if err := Check("prefix", text); (err == nil) != good {
+			t.Errorf("Check(prefix, %q) = %v", text, err)
 		}
 	}
 }
