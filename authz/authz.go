@@ -60,6 +60,9 @@ const (
 	ReasonDenied Reason = "denied"
 	// ReasonNoEntry says that the principal may not enter the app at all.
 	ReasonNoEntry Reason = "no_entry"
+	// ReasonScope says that the API key's scopes do not admit it, whatever its owner
+	// may.
+	ReasonScope Reason = "scope"
 )
 
 // Explanation is a [Decision] with what led to it, for people who look after a

@@ -35,6 +35,11 @@ const (
 	RevokedSession RevocationKind = "session"
 	// RevokedUser is every token of a user that was issued below an epoch.
 	RevokedUser RevocationKind = "user"
+	// RevokedClient is every token of an OAuth 2.0 client that was issued below an
+	// epoch.
+	RevokedClient RevocationKind = "client"
+	// RevokedAPIKey is an API key, by its id.
+	RevokedAPIKey RevocationKind = "api_key"
 )
 
 // expiryMargin keeps an entry beyond the life of what it revokes: TTL indexes
@@ -84,10 +89,8 @@ func (b *Blacklist) Check(ctx context.Context, v *Verified) error {
 	if v == nil || v.claims.subject == "" {
 		return ErrInvalid
 	}
-	if b.feed.follow.Age() > b.maxStaleness {
-		if err := b.feed.follow.Renew(ctx); err != nil {
-			return fmt.Errorf("%w: %w: %w", ErrStale, store.ErrUnavailable, err)
-		}
+	if err := b.fresh(ctx); err != nil {
+		return err
 	}
 	// The version is read before the entries: an entry that arrives in between
 	// has a later version, and the next check looks again.
@@ -99,6 +102,17 @@ func (b *Blacklist) Check(ctx context.Context, v *Verified) error {
 		return ErrRevoked
 	}
 	v.clean.Store(version)
+	return nil
+}
+
+// fresh makes sure that this instance's knowledge is younger than the bound.
+func (b *Blacklist) fresh(ctx context.Context) error {
+	if b.feed.follow.Age() <= b.maxStaleness {
+		return nil
+	}
+	if err := b.feed.follow.Renew(ctx); err != nil {
+		return fmt.Errorf("%w: %w: %w", ErrStale, store.ErrUnavailable, err)
+	}
 	return nil
 }
 
@@ -119,6 +133,18 @@ func (b *Blacklist) AddSession(ctx context.Context, sessionID string, accessExpi
 // epoch. No clocks are compared, so that a sign-in right after lives.
 func (b *Blacklist) AddUser(ctx context.Context, userID string, epoch int64, reason string) error {
 	return b.add(ctx, RevokedUser, userID, epoch, b.now().Add(MaxAccessTTL), reason)
+}
+
+// AddClient revokes every token of the client that was issued in an epoch below
+// epoch, and makes every instance look up its secrets again.
+func (b *Blacklist) AddClient(ctx context.Context, clientID string, epoch int64, reason string) error {
+	return b.add(ctx, RevokedClient, clientID, epoch, b.now().Add(MaxAccessTTL), reason)
+}
+
+// AddAPIKey makes every instance look up the API key again, which has been revoked
+// where it is stored.
+func (b *Blacklist) AddAPIKey(ctx context.Context, keyID, reason string) error {
+	return b.add(ctx, RevokedAPIKey, keyID, 0, b.now().Add(MaxAccessTTL), reason)
 }
 
 func (b *Blacklist) add(ctx context.Context, kind RevocationKind, id string, epoch int64, until time.Time, reason string) error {

@@ -84,6 +84,17 @@ func Inspect(text string) (*Unverified, error) {
 	return u, nil
 }
 
+// KeyID returns the "kid" of a token that says of itself that it is of this
+// service, so that it may be worth to look for a new key, and "" for others.
+// Nothing of it is believed.
+func (s *Service) KeyID(text string) string {
+	u, err := Inspect(text)
+	if err != nil || u.Type != tokenType || u.Issuer != s.config.Issuer {
+		return ""
+	}
+	return u.KeyID
+}
+
 func dateOf(v any) time.Time {
 	n, ok := v.(json.Number)
 	if !ok {

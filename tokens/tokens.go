@@ -3,7 +3,8 @@
 //
 // An access token is a JWT (RFC 7519) in the profile of RFC 9068: type
 // "at+jwt", signed with HS256 by a key that is derived for one app and one
-// purpose. [Service.Verify] is the only thing that builds a [Verified], and
+// purpose, or with EdDSA, ES256 or RS256 by the keys that [Service.UseKeys] is
+// given. [Service.Verify] is the only thing that builds a [Verified], and
 // only a Verified carries claims that may be believed.
 //
 // A [Feed] keeps the revocations of a blacklist collection in memory, a
@@ -11,11 +12,11 @@
 package tokens
 
 import (
-	"encoding/base64"
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -44,6 +45,11 @@ var (
 	// ErrInvalid says that it is a token, and not one of this app and purpose:
 	// the signature, key, type, issuer, audience or a claim is wrong.
 	ErrInvalid = errors.New("invalid token")
+	// ErrUnknownKey is an [ErrInvalid]: the token names a key that is not known here.
+	// Another instance may have made it just now.
+	ErrUnknownKey = fmt.Errorf("%w: its key is not known", ErrInvalid)
+	// ErrNoKey says that nothing can be signed: no key has been given yet.
+	ErrNoKey = errors.New("no signing key")
 	// ErrExpired says that the token was good and its time is over.
 	ErrExpired = errors.New("token expired")
 	// ErrReservedClaim says that a custom claim has a name that Mandate uses.
@@ -65,6 +71,9 @@ type Config struct {
 	Leeway time.Duration
 	// Keys are the app's derived keys, required.
 	Keys *keys.App
+	// Algorithm is [HS256] (the default), [EdDSA], [ES256] or [RS256]. With the last
+	// three nothing is issued or accepted before [Service.UseKeys].
+	Algorithm string
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// CacheSize is how many verified tokens are remembered. Default 16,384; at
@@ -75,10 +84,9 @@ type Config struct {
 // Service issues and verifies the access tokens of one app. It is safe for
 // concurrent use.
 type Service struct {
-	config  Config
-	headers map[string]keys.Key // by their first segment, byte for byte
-	header  string              // the segment that is issued
-	cache   *cache
+	config Config
+	ring   atomic.Pointer[keyring]
+	cache  *cache
 }
 
 // New returns the service for the app that config describes.
@@ -99,57 +107,73 @@ func New(config Config) (*Service, error) {
 	if config.CacheSize <= 0 {
 		config.CacheSize = 16 << 10
 	}
-	s := &Service{config: config, headers: map[string]keys.Key{}, cache: newCache(config.CacheSize)}
-	for _, key := range config.Keys.All(keys.Access) {
-		segment, err := headerSegment(key)
-		if err != nil {
-			return nil, err
+	config.Algorithm = cmp.Or(config.Algorithm, HS256)
+	s := &Service{config: config, cache: newCache(config.CacheSize)}
+	if config.Algorithm != HS256 {
+		if methods[config.Algorithm] == nil {
+			return nil, fmt.Errorf("tokens: the algorithm %q is not one of HS256, EdDSA, ES256 and RS256", config.Algorithm)
 		}
-		s.headers[segment] = key
-		if s.header == "" {
-			s.header = segment
-		}
+		s.ring.Store(&keyring{})
+		return s, nil
 	}
-	return s, nil
-}
-
-// headerSegment is the first segment of every token that key signs. There is
-// one spelling of it, so verification compares bytes and parses no header that
-// an attacker wrote: "none", "jku", "crit" and the rest have nowhere to stand.
-func headerSegment(key keys.Key) (string, error) {
-	raw, err := json.Marshal(header(key))
-	if err != nil {
-		return "", fmt.Errorf("tokens: header: %w", err)
-	}
-	return base64.RawURLEncoding.EncodeToString(raw), nil
-}
-
-func header(key keys.Key) map[string]any {
-	return map[string]any{"alg": "HS256", "kid": key.ID, "typ": tokenType}
+	return s, s.UseDerivedKeys()
 }
 
 // Grant says whom a token is for.
 type Grant struct {
-	// Subject is the account's id, required.
+	// Subject is the account's id, or the client's, required.
 	Subject string
-	// Kind is the account's kind, required.
+	// Kind is the account's kind, or [authz.KindService] for a client, required.
 	Kind authz.Kind
-	// SessionID is the session that the token belongs to, required.
+	// SessionID is the session that the token belongs to: required for accounts, and
+	// a client has none.
 	SessionID string
-	// Epoch is the epoch of the user's session head: a revocation of the user
-	// kills tokens of a lower one.
+	// Epoch is the epoch of the user's session head, or of the client: a revocation
+	// of either kills tokens of a lower one.
 	Epoch int64
-	// AuthTime is when the user last proved who they are.
+	// AuthTime is when the user last proved who they are. A client has none.
 	AuthTime time.Time
 	// NotAfter bounds the token's life from above, as the end of its session
 	// does. Zero means no bound besides AccessTTL.
 	NotAfter time.Time
+	// TTL is the life of a client's token, at most [MaxAccessTTL]. Zero means the
+	// service's AccessTTL, which every account's token has.
+	TTL time.Duration
 	// Scopes go into "scope" (RFC 9068 section 2.2.3). One that [authz.CheckScope]
 	// refuses, or more than [authz.MaxScopes], is an error.
 	Scopes []string
 	// Custom are further claims. A name that Mandate uses is
 	// [ErrReservedClaim].
 	Custom map[string]any
+}
+
+// check refuses a grant that no token can be made of.
+func (g *Grant) check() error {
+	switch {
+	case g.Subject == "" || g.Kind == "":
+		return errors.New("tokens: a grant needs subject and kind")
+	case g.Kind == authz.KindService && (g.SessionID != "" || !g.AuthTime.IsZero()):
+		return errors.New("tokens: a client has no session")
+	case g.Kind != authz.KindService && (g.SessionID == "" || g.TTL != 0):
+		return errors.New("tokens: a grant to an account needs a session, and has the service's life")
+	case !knownKind(g.Kind):
+		return fmt.Errorf("tokens: %q is not a kind that tokens are issued to", g.Kind)
+	case g.TTL < 0 || g.TTL > MaxAccessTTL:
+		return fmt.Errorf("tokens: the life %s is not between 0 and %s", g.TTL, MaxAccessTTL)
+	default:
+		return nil
+	}
+}
+
+// knownKind reports whether tokens are issued to principals of the kind: an API
+// key is its own credential.
+func knownKind(k authz.Kind) bool {
+	switch k {
+	case authz.KindHuman, authz.KindAnonymous, authz.KindDemo, authz.KindService:
+		return true
+	default:
+		return false
+	}
 }
 
 // Issued is a new token.
@@ -163,12 +187,16 @@ type Issued struct {
 
 // Issue signs a token for g.
 func (s *Service) Issue(g Grant) (*Issued, error) {
-	if g.Subject == "" || g.SessionID == "" || g.Kind == "" {
-		return nil, errors.New("tokens: a grant needs subject, kind and session")
+	if err := g.check(); err != nil {
+		return nil, err
+	}
+	signing := s.ring.Load().signing
+	if signing == nil {
+		return nil, ErrNoKey
 	}
 	// NumericDate has whole seconds; rounding down never prolongs a life.
 	now := s.config.Now().Truncate(time.Second)
-	expires := now.Add(s.config.AccessTTL)
+	expires := now.Add(cmp.Or(g.TTL, s.config.AccessTTL))
 	if !g.NotAfter.IsZero() && g.NotAfter.Before(expires) {
 		expires = g.NotAfter.Truncate(time.Second)
 	}
@@ -187,12 +215,15 @@ func (s *Service) Issue(g Grant) (*Issued, error) {
 	}
 	id := store.NewID("tok_")
 	claims["iss"], claims["aud"], claims["client_id"] = s.config.Issuer, s.config.Audience, s.config.App
-	claims["sub"], claims["sub_type"], claims["sid"], claims["epoch"] = g.Subject, string(g.Kind), g.SessionID, g.Epoch
-	claims["jti"], claims["iat"], claims["exp"], claims["auth_time"] = id, now.Unix(), expires.Unix(), g.AuthTime.Unix()
-
-	key := s.config.Keys.Newest(keys.Access)
-	token := &jwt.Token{Method: jwt.SigningMethodHS256, Header: header(key), Claims: claims}
-	text, err := token.SignedString(key.Bytes())
+	claims["sub"], claims["sub_type"], claims["epoch"] = g.Subject, string(g.Kind), g.Epoch
+	claims["jti"], claims["iat"], claims["exp"] = id, now.Unix(), expires.Unix()
+	if g.Kind == authz.KindService {
+		// RFC 9068 section 2.2: of the client_credentials grant "sub" is the client.
+		claims["client_id"] = g.Subject
+	} else {
+		claims["sid"], claims["auth_time"] = g.SessionID, g.AuthTime.Unix()
+	}
+	text, err := signing.sign(claims)
 	if err != nil {
 		return nil, fmt.Errorf("tokens: sign: %w", err)
 	}

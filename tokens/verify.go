@@ -8,10 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-
 	"github.com/mandate-auth/mandate/authz"
-	"github.com/mandate-auth/mandate/tokens/keys"
 )
 
 // Verified is a token whose signature and every claim have been checked. Only
@@ -23,6 +20,10 @@ type Verified struct {
 	claims claims
 	bearer authz.Principal
 	cookie authz.Principal
+	// header is the token's first segment, and ring the keys among which it was
+	// found last.
+	header string
+	ring   atomic.Pointer[keyring]
 	// clean is the version of the blacklist, plus one, in which the token was
 	// last found not to be revoked.
 	clean atomic.Uint64
@@ -73,6 +74,9 @@ func (v *Verified) Principal(c authz.Credential) *authz.Principal {
 func (s *Service) Verify(text string) (*Verified, error) {
 	now := s.config.Now()
 	if v := s.cache.get(text); v != nil {
+		if err := s.checkKey(v); err != nil {
+			return nil, err
+		}
 		if err := s.checkTimes(&v.claims, now); err != nil {
 			return nil, err
 		}
@@ -89,8 +93,22 @@ func (s *Service) Verify(text string) (*Verified, error) {
 	return v, nil
 }
 
+// checkKey refuses a remembered token whose key has gone.
+func (s *Service) checkKey(v *Verified) error {
+	ring := s.ring.Load()
+	if v.ring.Load() == ring {
+		return nil
+	}
+	if _, known := ring.accepted[v.header]; !known {
+		return ErrUnknownKey
+	}
+	v.ring.Store(ring)
+	return nil
+}
+
 func (s *Service) verify(text string) (*Verified, error) {
-	signed, payload, signature, key, err := s.split(text)
+	ring := s.ring.Load()
+	signed, payload, signature, key, err := ring.split(text)
 	if err != nil {
 		return nil, err
 	}
@@ -100,24 +118,28 @@ func (s *Service) verify(text string) (*Verified, error) {
 	}
 	// The signature comes before the claims are parsed: nothing of what an
 	// attacker can write is decoded.
-	if err := jwt.SigningMethodHS256.Verify(signed, mac, key.Bytes()); err != nil {
+	if err := key.method.Verify(signed, mac, key.key); err != nil {
 		return nil, fmt.Errorf("%w: signature", ErrInvalid)
 	}
 	raw, err := decodeSegment(payload)
 	if err != nil {
 		return nil, err
 	}
-	v := &Verified{}
-	if err := v.claims.decode(raw); err != nil {
+	v := &Verified{header: strings.Clone(signed[:strings.IndexByte(signed, '.')])}
+	v.ring.Store(ring)
+	c := &v.claims
+	if err := c.decode(raw); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	if err := s.checkClaims(&v.claims); err != nil {
+	if err := s.checkClaims(c); err != nil {
 		return nil, err
 	}
 	v.bearer = authz.Principal{
-		ID: v.claims.subject, Kind: v.claims.kind, App: s.config.App, SessionID: v.claims.session,
-		TokenID: v.claims.id, Credential: authz.CredentialBearer,
-		AuthTime: v.claims.authTime, ExpiresAt: v.claims.ExpiresAt, Scopes: v.claims.scopes, Claims: v.claims.custom,
+		ID: c.subject, Kind: c.kind, App: s.config.App, SessionID: c.session, TokenID: c.id, Credential: authz.CredentialBearer,
+		AuthTime: c.authTime, ExpiresAt: c.ExpiresAt, Scopes: c.scopes, Claims: c.custom,
+	}
+	if c.kind == authz.KindService {
+		v.bearer.Credential, v.bearer.ClientID = authz.CredentialClientToken, c.client
 	}
 	v.cookie = v.bearer
 	v.cookie.Credential = authz.CredentialCookie
@@ -125,7 +147,7 @@ func (s *Service) verify(text string) (*Verified, error) {
 }
 
 // split takes the token apart and finds its key by the header.
-func (s *Service) split(text string) (signed, payload, signature string, key keys.Key, err error) {
+func (r *keyring) split(text string) (signed, payload, signature string, key acceptedKey, err error) {
 	if len(text) > MaxLength {
 		return "", "", "", key, fmt.Errorf("%w: longer than %d bytes", ErrMalformed, MaxLength)
 	}
@@ -134,9 +156,9 @@ func (s *Service) split(text string) (signed, payload, signature string, key key
 	if first <= 0 || last <= first+1 || last == len(text)-1 || strings.IndexByte(text[first+1:last], '.') >= 0 {
 		return "", "", "", key, fmt.Errorf("%w: not three segments", ErrMalformed)
 	}
-	key, known := s.headers[text[:first]]
+	key, known := r.accepted[text[:first]]
 	if !known {
-		return "", "", "", key, fmt.Errorf("%w: header or key is not one of this app", ErrInvalid)
+		return "", "", "", key, ErrUnknownKey
 	}
 	return text[:last], text[first+1 : last], text[last+1:], key, nil
 }
@@ -163,12 +185,21 @@ func (s *Service) checkClaims(c *claims) error {
 		return fmt.Errorf("%w: issuer", ErrInvalid)
 	case c.audience != s.config.Audience:
 		return fmt.Errorf("%w: audience", ErrInvalid)
+	case c.subject == "" || c.id == "" || !knownKind(c.kind):
+		return fmt.Errorf("%w: a required claim is missing", ErrInvalid)
+	case c.ExpiresAt.IsZero() || c.IssuedAt.IsZero():
+		return fmt.Errorf("%w: a required time is missing", ErrInvalid)
+	case c.kind == authz.KindService:
+		// The rules for machines and for accounts exclude each other (RFC 8725
+		// section 3.12).
+		if c.client != c.subject || c.session != "" || !c.authTime.IsZero() {
+			return fmt.Errorf("%w: not a client's", ErrInvalid)
+		}
+		return nil
 	case c.client != s.config.App:
 		return fmt.Errorf("%w: client", ErrInvalid)
-	case c.subject == "" || c.id == "" || c.session == "" || c.kind == "":
-		return fmt.Errorf("%w: a required claim is missing", ErrInvalid)
-	case c.ExpiresAt.IsZero() || c.IssuedAt.IsZero() || c.authTime.IsZero():
-		return fmt.Errorf("%w: a required time is missing", ErrInvalid)
+	case c.session == "" || c.authTime.IsZero():
+		return fmt.Errorf("%w: session or auth_time is missing", ErrInvalid)
 	default:
 		return nil
 	}

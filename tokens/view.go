@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/mandate-auth/mandate/authz"
 )
 
 // entry is a revocation as it is kept in memory.
@@ -24,7 +26,7 @@ type view struct {
 
 func newView() *view {
 	return &view{entries: map[RevocationKind]map[string]entry{
-		RevokedToken: {}, RevokedSession: {}, RevokedUser: {},
+		RevokedToken: {}, RevokedSession: {}, RevokedUser: {}, RevokedClient: {}, RevokedAPIKey: {},
 	}}
 }
 
@@ -34,7 +36,7 @@ func (w *view) apply(kind RevocationKind, id string, e entry) {
 	byID := w.entries[kind]
 	if byID == nil {
 		w.mu.Unlock()
-		return // a kind of a later version: not about access tokens
+		return // a kind of a later version
 	}
 	old, ok := byID[id]
 	if ok && old.epoch >= e.epoch && !old.expires.Before(e.expires) {
@@ -60,8 +62,12 @@ func (w *view) revokes(c *claims) bool {
 	if _, ok := w.entries[RevokedSession][c.session]; ok {
 		return true
 	}
-	user, ok := w.entries[RevokedUser][c.subject]
-	return ok && c.epoch < user.epoch
+	owner := RevokedUser
+	if c.kind == authz.KindService {
+		owner = RevokedClient
+	}
+	e, ok := w.entries[owner][c.subject]
+	return ok && c.epoch < e.epoch
 }
 
 // purge forgets the entries that expired before now.

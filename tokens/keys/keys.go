@@ -12,6 +12,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/mandate-auth/mandate/tokens/secret"
 )
@@ -49,6 +52,10 @@ const (
 	Attempt Purpose = "attempt"
 	// Cursor authenticates page cursors.
 	Cursor Purpose = "cursor"
+	// Seal encrypts what must not be readable in the database: see [App.Seal].
+	Seal Purpose = "seal"
+	// Audit authenticates the chains of audit records.
+	Audit Purpose = "audit"
 )
 
 // endsWithEpoch reports whether raising the app's keys_epoch changes the keys of
@@ -56,7 +63,7 @@ const (
 func (p Purpose) endsWithEpoch() bool { return p == Access || p == Refresh }
 
 // purposes are all of them: their keys are derived when an app is loaded.
-var purposes = []Purpose{Access, Refresh, Device, Attempt, Cursor}
+var purposes = []Purpose{Access, Refresh, Device, Attempt, Cursor, Seal, Audit}
 
 // Ring holds the service's secret keys, newest first: the first signs, all
 // verify, so that a secret can be changed while tokens live.
@@ -112,10 +119,22 @@ func FromEnvironment(lookup func(string) (string, bool)) (secret.Value, string, 
 	return found, name, nil
 }
 
-// App holds the working keys of one app. It is immutable and safe for
-// concurrent use.
+// App holds the working keys of one app. Nothing of it changes but the epoch of its
+// tokens; it is safe for concurrent use.
 type App struct {
-	keys map[Purpose][]Key // newest first
+	ring    *Ring
+	slug    string
+	salt    []byte
+	sealers []sealer // newest first
+	// derived is replaced whole when the epoch is raised, under raising.
+	derived atomic.Pointer[derived]
+	raising sync.Mutex
+}
+
+// derived are the keys of one epoch.
+type derived struct {
+	epoch int64
+	keys  map[Purpose][]Key // newest first
 }
 
 // Key is one working key.
@@ -132,22 +151,54 @@ func (r *Ring) App(slug string, salt []byte, keysEpoch int64) (*App, error) {
 	if slug == "" || len(salt) < 16 {
 		return nil, fmt.Errorf("derive keys: a slug and a salt of 16 bytes or more are needed")
 	}
-	a := &App{keys: make(map[Purpose][]Key, len(purposes))}
-	for _, p := range purposes {
-		for _, s := range r.secrets {
-			info := derivationInfo(slug, p, keysEpoch)
-			raw, err := hkdf.Key(sha256.New, s.Reveal(), salt, info, 32)
-			if err != nil {
-				return nil, fmt.Errorf("derive keys: %w", err)
-			}
-			id, err := hkdf.Key(sha256.New, s.Reveal(), salt, "kid/"+info, 8)
-			if err != nil {
-				return nil, fmt.Errorf("derive keys: %w", err)
-			}
-			a.keys[p] = append(a.keys[p], Key{ID: base64.RawURLEncoding.EncodeToString(id), mac: raw})
-		}
+	a := &App{ring: r, slug: slug, salt: slices.Clone(salt)}
+	d, err := a.derive(keysEpoch)
+	if err != nil {
+		return nil, err
+	}
+	a.derived.Store(d)
+	if a.sealers, err = newSealers(d.keys[Seal]); err != nil {
+		return nil, err
 	}
 	return a, nil
+}
+
+func (a *App) derive(epoch int64) (*derived, error) {
+	d := &derived{epoch: epoch, keys: make(map[Purpose][]Key, len(purposes))}
+	for _, p := range purposes {
+		for _, s := range a.ring.secrets {
+			info := derivationInfo(a.slug, p, epoch)
+			raw, err := hkdf.Key(sha256.New, s.Reveal(), a.salt, info, 32)
+			if err != nil {
+				return nil, fmt.Errorf("derive keys: %w", err)
+			}
+			id, err := hkdf.Key(sha256.New, s.Reveal(), a.salt, "kid/"+info, 8)
+			if err != nil {
+				return nil, fmt.Errorf("derive keys: %w", err)
+			}
+			d.keys[p] = append(d.keys[p], Key{ID: base64.RawURLEncoding.EncodeToString(id), mac: raw})
+		}
+	}
+	return d, nil
+}
+
+// Epoch returns the epoch that the keys of tokens are derived with.
+func (a *App) Epoch() int64 { return a.derived.Load().epoch }
+
+// SetEpoch ends every token that was signed or authenticated with keys of a lower
+// epoch. An epoch that is not higher changes nothing: what has ended stays so.
+func (a *App) SetEpoch(epoch int64) error {
+	a.raising.Lock()
+	defer a.raising.Unlock()
+	if epoch <= a.Epoch() {
+		return nil
+	}
+	d, err := a.derive(epoch)
+	if err != nil {
+		return err
+	}
+	a.derived.Store(d)
+	return nil
 }
 
 // derivationInfo is the "info" of HKDF. Every part has its length in front, so
@@ -165,14 +216,14 @@ func derivationInfo(slug string, p Purpose, epoch int64) string {
 }
 
 // Newest returns the key that signs for p.
-func (a *App) Newest(p Purpose) Key { return a.keys[p][0] }
+func (a *App) Newest(p Purpose) Key { return a.All(p)[0] }
 
 // All returns the keys of p, newest first. The slice must not be changed.
-func (a *App) All(p Purpose) []Key { return a.keys[p] }
+func (a *App) All(p Purpose) []Key { return a.derived.Load().keys[p] }
 
 // ByID returns the key of p that is named id, and whether there is one.
 func (a *App) ByID(p Purpose, id string) (Key, bool) {
-	for _, k := range a.keys[p] {
+	for _, k := range a.All(p) {
 		if k.ID == id {
 			return k, true
 		}
@@ -199,8 +250,9 @@ func (k Key) Verify(data, mac []byte) bool {
 // MAC in base64url, under every key of p, newest first. What is stored under
 // an older secret is found under the others; new documents use the first.
 func (a *App) Identifiers(p Purpose, data string) []string {
-	out := make([]string, len(a.keys[p]))
-	for i, k := range a.keys[p] {
+	list := a.All(p)
+	out := make([]string, len(list))
+	for i, k := range list {
 		out[i] = base64.RawURLEncoding.EncodeToString(k.MAC([]byte(data)))
 	}
 	return out

@@ -15,7 +15,7 @@ import (
 
 var salt = bytes.Repeat([]byte{7}, 32)
 
-func app(t *testing.T, slug string, epoch int64, secrets ...string) *keys.App {
+func app(t testing.TB, slug string, epoch int64, secrets ...string) *keys.App {
 	t.Helper()
 	var values []secret.Value
 	for _, s := range secrets {
@@ -62,14 +62,21 @@ func TestKeysDiffer(t *testing.T) {
 		}
 	}
 	base := app(t, "a", 1, "s")
-	for _, p := range []keys.Purpose{keys.Access, keys.Refresh, keys.Device, keys.Attempt, keys.Cursor} {
+	for _, p := range []keys.Purpose{keys.Access, keys.Refresh, keys.Device, keys.Attempt, keys.Cursor, keys.Seal, keys.Audit} {
 		add("base "+string(p), base.Newest(p))
 	}
 	add("another app", app(t, "ab", 1, "s").Newest(keys.Access))
 	add("another epoch", app(t, "a", 2, "s").Newest(keys.Access))
 	add("another secret", app(t, "a", 1, "r").Newest(keys.Access))
-	if got := app(t, "a", 2, "s").Newest(keys.Attempt).ID; got != base.Newest(keys.Attempt).ID {
-		t.Error("raising the epoch orphaned stored identifiers")
+	for _, p := range []keys.Purpose{keys.Device, keys.Attempt, keys.Cursor, keys.Seal, keys.Audit} {
+		if got := app(t, "a", 2, "s").Newest(p).ID; got != base.Newest(p).ID {
+			t.Errorf("raising the epoch orphaned what is stored under %q", p)
+		}
+	}
+	for _, p := range []keys.Purpose{keys.Access, keys.Refresh} {
+		if got := app(t, "a", 2, "s").Newest(p).ID; got == base.Newest(p).ID {
+			t.Errorf("raising the epoch left the tokens of %q alive", p)
+		}
 	}
 }
 
