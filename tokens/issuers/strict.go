@@ -1,0 +1,150 @@
+package issuers
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/mandate-auth/mandate/tokens"
+)
+
+// segments are the three parts of a token, decoded, and what is signed of it.
+type segments struct {
+	header, payload, signature []byte
+	signed                     string
+}
+
+// split takes a token apart. It looks at the length and the form before it decodes
+// anything, so that a long text costs nothing.
+func split(token string) (s segments, err error) {
+	if len(token) > tokens.MaxLength {
+		return s, fmt.Errorf("%w: longer than %d bytes", tokens.ErrMalformed, tokens.MaxLength)
+	}
+	header, rest, _ := strings.Cut(token, ".")
+	payload, signature, found := strings.Cut(rest, ".")
+	if !found || header == "" || payload == "" || signature == "" || strings.Contains(signature, ".") {
+		return s, fmt.Errorf("%w: not three segments", tokens.ErrMalformed)
+	}
+	s.signed = token[:len(header)+1+len(payload)]
+	for _, part := range []struct {
+		text string
+		into *[]byte
+	}{{header, &s.header}, {payload, &s.payload}, {signature, &s.signature}} {
+		if *part.into, err = decodeSegment(part.text); err != nil {
+			return segments{}, err
+		}
+	}
+	return s, nil
+}
+
+// encoding is strict: no padding, no stray bits at the end.
+var encoding = base64.RawURLEncoding.Strict()
+
+// decodeSegment decodes one segment. The decoder skips line breaks, so that one
+// token would have several spellings; they are refused before it.
+func decodeSegment(text string) ([]byte, error) {
+	if strings.ContainsAny(text, "\r\n") {
+		return nil, fmt.Errorf("%w: line break", tokens.ErrMalformed)
+	}
+	raw, err := encoding.DecodeString(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", tokens.ErrMalformed, err)
+	}
+	return raw, nil
+}
+
+// maxDepth is how deep objects and lists may be nested.
+const maxDepth = 32
+
+// object reads raw as one JSON object and nothing else. Unlike a decoder into
+// structs or maps it refuses a name that comes twice, at any depth, and text that is
+// no UTF-8, of which a decoder makes something that was not written.
+func object(raw []byte) (map[string]any, error) {
+	if !utf8.Valid(raw) || !json.Valid(raw) {
+		return nil, errors.New("not JSON in UTF-8")
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	value, err := readValue(d, 0)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one value")
+	}
+	members, ok := value.(map[string]any)
+	if !ok {
+		return nil, errors.New("not an object")
+	}
+	return members, nil
+}
+
+func readValue(d *json.Decoder, depth int) (any, error) {
+	token, err := d.Token()
+	if err != nil {
+		return nil, err
+	}
+	delim, ok := token.(json.Delim)
+	if !ok {
+		return token, nil
+	}
+	if depth == maxDepth {
+		return nil, errors.New("nested too deep")
+	}
+	if delim == '{' {
+		return readObject(d, depth+1)
+	}
+	list := []any{}
+	for d.More() {
+		item, err := readValue(d, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, item)
+	}
+	_, err = d.Token()
+	return list, err
+}
+
+func readObject(d *json.Decoder, depth int) (any, error) {
+	members := map[string]any{}
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		name, ok := token.(string)
+		if !ok {
+			return nil, errors.New("a name is not a string")
+		}
+		if _, twice := members[name]; twice {
+			return nil, errors.New("a name is given twice")
+		}
+		if members[name], err = readValue(d, depth); err != nil {
+			return nil, err
+		}
+	}
+	_, err := d.Token()
+	return members, err
+}
+
+// maxText is the greatest length of a text that names something, in bytes.
+const maxText = 255
+
+// text returns a member that names something: a string of 1 to 255 bytes without
+// control characters. U+FFFD is what the decoder makes of half a surrogate pair, so
+// that two different names would become one; it is refused.
+func text(members map[string]any, name string) (string, error) {
+	s, ok := members[name].(string)
+	if !ok || s == "" || len(s) > maxText {
+		return "", fmt.Errorf("%q is not a string of 1 to %d bytes", name, maxText)
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || (r >= 0x7f && r < 0xa0) || r == utf8.RuneError }) {
+		return "", fmt.Errorf("%q has a character that names do not have", name)
+	}
+	return s, nil
+}
