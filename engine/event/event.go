@@ -6,44 +6,9 @@ package event
 import (
 	"context"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
-)
-
-// Type names what happened. The values are stable and end up in audit trails.
-type Type string
-
-// The types of this version.
-const (
-	UserRegistered     Type = "user_registered"
-	UserUpdated        Type = "user_updated"
-	UserDisabled       Type = "user_disabled"
-	UserEnabled        Type = "user_enabled"
-	UserDeleted        Type = "user_deleted"
-	PasswordChanged    Type = "password_changed"
-	PasswordRehashed   Type = "password_rehashed"
-	PasswordBreached   Type = "password_breached"
-	BreachCheckFailed  Type = "breach_check_failed"
-	LoginSucceeded     Type = "login_succeeded"
-	LoginFailed        Type = "login_failed"
-	AccountLocked      Type = "account_locked"
-	AnonymousStarted   Type = "anonymous_started"
-	DemoStarted        Type = "demo_started"
-	SessionStarted     Type = "session_started"
-	SessionRefreshed   Type = "session_refreshed"
-	SessionEnded       Type = "session_ended"
-	SessionEvicted     Type = "session_evicted"
-	AllSessionsEnded   Type = "all_sessions_ended"
-	RefreshReused      Type = "refresh_reused"
-	DeviceChanged      Type = "device_changed"
-	AddressChanged     Type = "address_changed"
-	AccessDenied       Type = "access_denied"
-	CrossOriginRefused Type = "cross_origin_refused"
-	ClockSkewed        Type = "clock_skewed"
-	RoleGranted        Type = "role_granted"
-	RoleRevoked        Type = "role_revoked"
-	PolicyChanged      Type = "policy_changed"
-	AppLoaded          Type = "app_loaded"
-	AppClosed          Type = "app_closed"
 )
 
 // Result says how it ended.
@@ -55,8 +20,19 @@ const (
 	Failure Result = "failure"
 )
 
+// The bounds of [Event.Metadata].
+const (
+	// MaxMetadata is the number of members that sinks keep.
+	MaxMetadata = 16
+	// MaxMetadataName and MaxMetadataValue bound a member's name and value, in
+	// bytes. Sinks leave a longer name out and cut a longer value.
+	MaxMetadataName  = 64
+	MaxMetadataValue = 256
+)
+
 // Event is one thing that happened. It never carries a secret: no password, no
-// token, no key. Fields without a value are zero.
+// token, no key. Fields without a value are zero. It is handed on by value and must
+// not be changed once it is recorded: sinks share its Metadata.
 type Event struct {
 	Type   Type
 	Result Result
@@ -69,8 +45,20 @@ type Event struct {
 	UserID, Actor string
 	// SessionID is the session concerned.
 	SessionID string
+	// ClientID is the machine client concerned: that of a client token, or of the
+	// tokens of another issuer.
+	ClientID string
+	// IsM2M says that a machine did it: a client, an API key, or a token of another
+	// issuer without a user.
+	IsM2M bool
 	// Reason says in a stable word why, for a failure or an end.
 	Reason string
+	// StatusCode is that of the HTTP answer, 0 where there is none yet.
+	StatusCode int
+	// Metadata says more in stable words, never a secret. Sinks keep at most
+	// [MaxMetadata] members, in the order of their names; names match
+	// ^[A-Za-z0-9_]{1,64}$ and values have at most [MaxMetadataValue] bytes.
+	Metadata map[string]string
 	// Request says which request it happened in, where there was one.
 	Request Request
 }
@@ -89,7 +77,7 @@ type Request struct {
 
 // LogValue groups the fields that have a value.
 func (e Event) LogValue() slog.Value {
-	attrs := make([]slog.Attr, 0, 10)
+	attrs := make([]slog.Attr, 0, 16)
 	add := func(key, value string) {
 		if value != "" {
 			attrs = append(attrs, slog.String(key, value))
@@ -99,6 +87,10 @@ func (e Event) LogValue() slog.Value {
 	add("result", string(e.Result))
 	add("app", e.App)
 	add("user_id", e.UserID)
+	add("client_id", e.ClientID)
+	if e.IsM2M {
+		attrs = append(attrs, slog.Bool("is_m2m", true))
+	}
 	add("actor", e.Actor)
 	add("session_id", e.SessionID)
 	add("reason", e.Reason)
@@ -106,7 +98,48 @@ func (e Event) LogValue() slog.Value {
 	add("ip", e.Request.IP)
 	add("method", e.Request.Method)
 	add("path", e.Request.Path)
+	if e.StatusCode != 0 {
+		attrs = append(attrs, slog.Int("status_code", e.StatusCode))
+	}
+	add("user_agent", e.Request.UserAgent)
+	if metadata := e.metadata(); len(metadata) > 0 {
+		attrs = append(attrs, slog.Attr{Key: "metadata", Value: slog.GroupValue(metadata...)})
+	}
 	return slog.GroupValue(attrs...)
+}
+
+// metadata returns the members that are kept, in the order of their names.
+func (e Event) metadata() []slog.Attr {
+	names := make([]string, 0, len(e.Metadata))
+	for name := range e.Metadata {
+		if ValidMetadataName(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	names = names[:min(len(names), MaxMetadata)]
+	attrs := make([]slog.Attr, len(names))
+	for i, name := range names {
+		value := e.Metadata[name]
+		if len(value) > MaxMetadataValue {
+			value = strings.ToValidUTF8(value[:MaxMetadataValue], "")
+		}
+		attrs[i] = slog.String(name, value)
+	}
+	return attrs
+}
+
+// ValidMetadataName reports whether name can name a member of [Event.Metadata].
+func ValidMetadataName(name string) bool {
+	if name == "" || len(name) > MaxMetadataName {
+		return false
+	}
+	for _, c := range []byte(name) {
+		if (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') && c != '_' {
+			return false
+		}
+	}
+	return true
 }
 
 // Sink receives events. The engine calls Record from one goroutine, off the path

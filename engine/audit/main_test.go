@@ -1,0 +1,9 @@
+package audit_test
+
+import (
+	"testing"
+
+	"github.com/mandate-auth/mandate/internal/store/storetest"
+)
+
+func TestMain(m *testing.M) { storetest.Main(m) }
