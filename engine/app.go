@@ -7,11 +7,17 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mandate-auth/mandate/engine/audit"
 	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/engine/metrics"
+	"github.com/mandate-auth/mandate/engine/ratelimit"
 	"github.com/mandate-auth/mandate/internal/httpapi"
 	"github.com/mandate-auth/mandate/manifest"
 	"github.com/mandate-auth/mandate/sessions"
 	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/tokens/apikey"
+	"github.com/mandate-auth/mandate/tokens/issuers"
+	"github.com/mandate-auth/mandate/tokens/oauth2"
 	"github.com/mandate-auth/mandate/users"
 )
 
@@ -29,8 +35,21 @@ type App struct {
 	feed      *tokens.Feed
 	blacklist *tokens.Blacklist
 	authz     *Authz
+	keys      *Keys
 	headers   httpapi.HeaderConfig
 	api       *httpapi.API
+
+	// events is what the app reports to; trail and metrics are nil where they are off.
+	events  *appEvents
+	trail   *audit.Trail
+	metrics *metrics.Collector
+	// apiKeys, clients and issuers are nil where the manifest has none.
+	apiKeys        *apikey.Store
+	clients        *oauth2.Store
+	issuers        *issuers.Set
+	authenticators []httpapi.NamedAuthenticator
+	limits         map[string]*httpapi.Limit
+	limitStore     *ratelimit.Mongo
 
 	mu     sync.Mutex
 	closed bool
@@ -48,10 +67,12 @@ func (app *App) Manifest() *manifest.Manifest { return app.manifest }
 //	mux.Handle("/auth/", app.Handler())
 func (app *App) Handler() http.Handler { return app.api }
 
-// WellKnown returns the app's documents under /.well-known/, where it is
-// mounted. This version has none: its tokens are signed with a symmetric key,
-// which is never published.
-func (app *App) WellKnown() http.Handler { return http.HandlerFunc(app.api.NotFound) }
+// WellKnown returns the app's documents under /.well-known/, where it is mounted:
+// jwks.json, the keys that verify its tokens, unless they are signed with HS256
+// (RFC 7517), and oauth-authorization-server where the app has clients (RFC 8414).
+//
+//	mux.Handle("/.well-known/", app.WellKnown())
+func (app *App) WellKnown() http.Handler { return http.HandlerFunc(app.api.WellKnown) }
 
 // Routes returns "METHOD path" of every route that the manifest enables.
 func (app *App) Routes() []string { return app.api.Paths() }
@@ -62,6 +83,10 @@ func (app *App) RequireUser() *Guard { return app.api.RequireUser() }
 
 // RequireHuman is RequireUser for people: 403 human_required for machines.
 func (app *App) RequireHuman() *Guard { return app.api.RequireHuman() }
+
+// RequireMachine is RequireUser for machines, clients and API keys: 403
+// machine_required for people.
+func (app *App) RequireMachine() *Guard { return app.api.RequireMachine() }
 
 // RequireFresh is RequireUser for those who have signed in within maxAge, ten
 // minutes when it is 0: 401 fresh_required otherwise. A refresh is no sign-in.
@@ -155,7 +180,8 @@ func (app *App) Logout(ctx context.Context, refreshToken string) error {
 	return app.sessions.EndByToken(ctx, refreshToken, "logout")
 }
 
-// Verify checks an access token as a guard does, revocations included.
+// Verify checks an access token of the app or of one of its issuers, or an API key,
+// as a guard does, revocations included.
 func (app *App) Verify(ctx context.Context, accessToken string) (*Principal, error) {
 	return app.api.Verify(ctx, accessToken)
 }
@@ -183,23 +209,33 @@ func (app *App) Close(ctx context.Context) error {
 	if already {
 		return nil
 	}
-	err := app.closeParts(ctx)
 	e := app.engine
+	app.events.Record(ctx, event.Event{Type: event.AppClosed, Result: event.Success, App: app.slug, Time: e.opts.Now()})
+	err := app.closeParts(ctx)
 	e.mu.Lock()
 	delete(e.apps, app.slug)
 	e.mu.Unlock()
-	e.events.Record(ctx, event.Event{Type: event.AppClosed, Result: event.Success, App: app.slug, Time: e.opts.Now()})
 	return err
 }
 
 // closeParts ends the goroutines of what has been built so far.
 func (app *App) closeParts(ctx context.Context) error {
 	var errs []error
+	if app.keys != nil {
+		errs = append(errs, app.keys.close(ctx))
+	}
+	if app.apiKeys != nil {
+		errs = append(errs, app.apiKeys.Close(ctx))
+	}
+	if app.issuers != nil {
+		errs = append(errs, app.issuers.Close(ctx))
+	}
 	if app.sessions != nil {
 		errs = append(errs, app.sessions.Close(ctx))
 	}
 	if app.authz != nil {
 		errs = append(errs, app.authz.close(ctx))
 	}
+	errs = append(errs, app.closeTrail(ctx)) // last: the others report
 	return errors.Join(errs...)
 }

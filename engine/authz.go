@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/tokens/keys"
@@ -41,8 +42,12 @@ func newAuthz(app *App, k *keys.App) (*Authz, error) {
 // Can reports whether the principal may do the action on the object. Who may not
 // enter the app may do nothing: a guest, the subject "anonymous", unless the
 // manifest has auth.policy.allow_anonymous; a principal of another app; whom
-// allowed_roles, allowed_users, denied_users and required_permissions keep out.
+// allowed_roles, allowed_users, denied_users and required_permissions keep out. An
+// API key may do what its owner may and its scopes admit.
 func (z *Authz) Can(ctx context.Context, p *Principal, object, action string) (bool, error) {
+	if !p.Admits(object, action) {
+		return false, nil
+	}
 	provider, subject, err := z.admit(ctx, p)
 	if err != nil || subject == "" {
 		return false, err
@@ -76,8 +81,12 @@ func hasRole(ctx context.Context, p authz.Provider, subject string, roles []stri
 }
 
 // HasRole reports whether the principal has one of the roles, directly or through
-// another role. Who may not enter the app has none.
+// another role. Who may not enter the app has none. An API key has those of its
+// owner that its scopes admit.
 func (z *Authz) HasRole(ctx context.Context, p *Principal, roles ...string) (has bool, err error) {
+	if p != nil && p.Kind == authz.KindAPIKey {
+		roles = slices.DeleteFunc(slices.Clone(roles), func(role string) bool { return !p.AdmitsRole(role) })
+	}
 	provider, subject, err := z.admit(ctx, p)
 	if err != nil || subject == "" {
 		return false, err
@@ -98,6 +107,9 @@ func (z *Authz) Explain(ctx context.Context, p *Principal, object, action string
 	if subject == "" {
 		return authz.Explanation{Decision: authz.Decision{Reason: authz.ReasonNoEntry}}, nil
 	}
+	if !p.Admits(object, action) {
+		return authz.Explanation{Decision: authz.Decision{Reason: authz.ReasonScope}}, nil
+	}
 	r := z.request(subject, authz.Permission{Object: object, Action: action})
 	if explainer, ok := provider.(authz.Explainer); ok {
 		return explainer.Explain(ctx, r)
@@ -110,16 +122,18 @@ func (z *Authz) Explain(ctx context.Context, p *Principal, object, action string
 }
 
 // Overview returns the roles of the principal, inherited ones included, and what
-// it may do, both in order: for user interfaces.
+// it may do, both in order: for user interfaces. Of an API key it is what its scopes
+// admit.
 func (z *Authz) Overview(ctx context.Context, p *Principal) (roles []string, permissions []authz.Permission, err error) {
 	_, subject, err := z.admit(ctx, p)
 	if err != nil || subject == "" {
 		return nil, nil, err
 	}
-	if roles, err = z.Roles(ctx, subject); err != nil {
+	if roles, err = z.RolesOf(ctx, p); err != nil {
 		return nil, nil, err
 	}
 	permissions, err = z.Permissions(ctx, subject)
+	permissions = slices.DeleteFunc(permissions, func(q authz.Permission) bool { return !p.Admits(q.Object, q.Action) })
 	return roles, permissions, err
 }
 
@@ -130,6 +144,29 @@ func (z *Authz) Roles(ctx context.Context, userID string) ([]string, error) {
 		return nil, err
 	}
 	return provider.Roles(ctx, userID)
+}
+
+// RolesOf returns the roles of the principal, inherited ones included, in order: of
+// an API key those that its scopes admit, of whom may not enter the app none.
+func (z *Authz) RolesOf(ctx context.Context, p *Principal) ([]string, error) {
+	provider, subject, err := z.admit(ctx, p)
+	if err != nil || subject == "" {
+		return nil, err
+	}
+	roles, err := provider.Roles(ctx, subject)
+	return slices.DeleteFunc(slices.Clone(roles), func(role string) bool { return !p.AdmitsRole(role) }), err
+}
+
+// age is how old what is decided by is at most, negative when nobody can tell.
+func (z *Authz) age() time.Duration {
+	p := z.provider.opened.Load()
+	if p == nil {
+		return -1
+	}
+	if aged, ok := (*p).(interface{ Age() time.Duration }); ok {
+		return aged.Age()
+	}
+	return -1
 }
 
 // Permissions returns what a user may do, directly or by a role, in order.

@@ -9,6 +9,7 @@ import (
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/manifest"
 	"github.com/mandate-auth/mandate/users"
 )
 
@@ -91,8 +92,8 @@ func (z *Authz) settingRoles(ctx context.Context, userID string, roles []string)
 }
 
 // AddRules allows, or denies, what the rules say. A rule that is there already is
-// no error. The subject of each is a role of the manifest, the id of a user of
-// the app, or "anonymous".
+// no error. The subject of each is a role of the manifest, the id of a user or
+// client of the app, or "anonymous".
 func (z *Authz) AddRules(ctx context.Context, rules ...authz.Rule) error {
 	return z.Apply(ctx, authz.Change{Add: rules})
 }
@@ -181,14 +182,33 @@ func (z *Authz) checkSubject(ctx context.Context, subject string, known map[stri
 	switch {
 	case known[subject] || slices.Contains(z.roles, subject):
 		return nil
+	case store.ValidID(subject, "cli_") && z.app.clients != nil:
+		if _, err := z.app.clients.Get(ctx, subject); err != nil {
+			return err
+		}
+		known[subject] = true
+		return nil
+	case z.elsewhere(subject):
+		return nil
 	case !store.ValidID(subject, "usr_"):
-		return &authz.ValueError{Field: "subject", Message: "is neither the id of a user nor a role of the app nor \"" + authz.SubjectAnonymous + "\""}
+		return &authz.ValueError{Field: "subject", Message: "is neither the id of a user or a client nor a role of the app nor \"" + authz.SubjectAnonymous + "\""}
 	}
 	if _, err := z.app.users.Get(ctx, subject); err != nil {
 		return err
 	}
 	known[subject] = true
 	return nil
+}
+
+// elsewhere reports whether the subject is one of another issuer, or of a custom
+// authenticator: "name|subject", which nobody here can look up.
+func (z *Authz) elsewhere(subject string) bool {
+	name, rest, ok := strings.Cut(subject, "|")
+	if !ok || rest == "" {
+		return false
+	}
+	return z.app.engine.opts.Authenticators[name] != nil ||
+		slices.ContainsFunc(z.app.manifest.Auth.Issuers, func(i manifest.Issuer) bool { return i.Name == name })
 }
 
 func (z *Authz) report(ctx context.Context, c *authz.Change) {
@@ -199,7 +219,7 @@ func (z *Authz) report(ctx context.Context, c *authz.Change) {
 		if p := PrincipalFrom(ctx); p != nil {
 			ev.Actor = p.ID
 		}
-		z.app.engine.events.Record(ctx, ev)
+		z.app.events.Record(ctx, ev)
 	}
 	for _, a := range c.Assign {
 		send(event.RoleGranted, a.Subject, a.Role)

@@ -187,7 +187,7 @@ func (d *Delegated) may(ctx context.Context, c *authz.Change) error {
 	}
 	coverer, ok := provider.(authz.Coverer)
 	for _, r := range slices.Concat(c.Add, c.Remove) {
-		if !ok || subject == "" {
+		if !ok || subject == "" || !d.by.Admits(r.Object, r.Action) {
 			return ErrEscalation // what a rule stands for is known to the provider alone
 		}
 		covered, err := coverer.Covers(ctx, subject, r.Permission)

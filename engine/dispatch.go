@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -19,7 +20,7 @@ const dispatchQueue = 1024
 type dispatcher struct {
 	sinks   []event.Sink
 	logger  *slog.Logger
-	queue   chan event.Event
+	queue   chan delivery
 	dropped atomic.Uint64
 
 	closing   sync.RWMutex // held for reading while sending
@@ -27,11 +28,17 @@ type dispatcher struct {
 	delivered chan struct{}
 }
 
+// delivery is an event, and who receives it besides the sinks of all.
+type delivery struct {
+	event event.Event
+	more  []event.Sink
+}
+
 func newDispatcher(sinks []event.Sink, logger *slog.Logger) *dispatcher {
 	d := &dispatcher{
 		sinks:     sinks,
 		logger:    logger,
-		queue:     make(chan event.Event, dispatchQueue),
+		queue:     make(chan delivery, dispatchQueue),
 		delivered: make(chan struct{}),
 	}
 	go d.run()
@@ -43,6 +50,11 @@ func (d *dispatcher) Record(ctx context.Context, e event.Event) {
 	if e.Request == (event.Request{}) {
 		e.Request = event.RequestFrom(ctx)
 	}
+	d.recordTo(e, nil)
+}
+
+// recordTo is Record with further sinks.
+func (d *dispatcher) recordTo(e event.Event, more []event.Sink) {
 	d.closing.RLock()
 	defer d.closing.RUnlock()
 	if d.closed {
@@ -50,7 +62,7 @@ func (d *dispatcher) Record(ctx context.Context, e event.Event) {
 		return
 	}
 	select {
-	case d.queue <- e:
+	case d.queue <- delivery{e, more}:
 	default:
 		d.lost()
 	}
@@ -67,9 +79,9 @@ func (d *dispatcher) lost() {
 
 func (d *dispatcher) run() {
 	defer close(d.delivered)
-	for e := range d.queue {
-		for _, sink := range d.sinks {
-			d.deliver(sink, e)
+	for next := range d.queue {
+		for _, sink := range slices.Concat(d.sinks, next.more) {
+			d.deliver(sink, next.event)
 		}
 	}
 }

@@ -171,8 +171,7 @@ func (e *Engine) maintain(ctx context.Context) {
 			continue
 		}
 		for _, app := range e.loaded() {
-			app.sweep(ctx)
-			app.authz.upkeep(ctx)
+			app.upkeep(ctx)
 		}
 	}
 }

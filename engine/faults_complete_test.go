@@ -9,9 +9,12 @@ import (
 	"testing"
 
 	"github.com/mandate-auth/mandate/engine"
+	"github.com/mandate-auth/mandate/engine/audit"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/sessions"
 	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/tokens/apikey"
+	"github.com/mandate-auth/mandate/tokens/oauth2"
 	"github.com/mandate-auth/mandate/users"
 )
 
@@ -20,39 +23,60 @@ import (
 var surface = map[string]any{
 	"Engine": (*engine.Engine)(nil), "App": (*engine.App)(nil),
 	"Users": (*users.Store)(nil), "Sessions": (*sessions.Manager)(nil), "Blacklist": (*tokens.Blacklist)(nil),
-	"Authz": (*engine.Authz)(nil),
+	"Authz": (*engine.Authz)(nil), "APIKeys": (*apikey.Store)(nil), "Clients": (*oauth2.Store)(nil),
+	"Keys": (*engine.Keys)(nil), "Audit": (*audit.Trail)(nil),
 }
 
 // unharmed are the routes and methods that need no operation of their own, and
 // why.
 var unharmed = map[string]string{
-	"GET /auth/health":         "tells of an outage itself: TestRevocationAcrossInstances",
-	"GET /auth/me":             "asks nothing",
-	"GET /auth/me/permissions": "decides in memory, as Authz.Can",
-	"POST /auth/authorize":     "decides in memory, as Authz.Can",
-	"GET /auth/admin/roles":    "tells what the manifest says",
-	"Authz.Can":                "decides in memory; asks only when that is stale: authz/casbin",
-	"Authz.Enter":              "as Authz.Can",
-	"Authz.Explain":            "as Authz.Can",
-	"Authz.HasRole":            "as Authz.Can",
-	"Authz.Overview":           "as Authz.Can",
-	"Authz.Permissions":        "as Authz.Can",
-	"Authz.Roles":              "as Authz.Can",
-	"App.Verify":               "asks only when the feed is stale: TestRevocationAcrossInstances",
-	"Blacklist.Check":          "as App.Verify",
-	"App.Close":                "asks nothing",
-	"Engine.Close":             "asks nothing",
-	"Engine.LoadFile":          "is Engine.Load with a file",
-	"Sessions.Close":           "asks nothing that matters",
-	"Sessions.Begin":           "is a part of App.StartSession",
-	"Sessions.Create":          "is a part of App.StartSession",
-	"Sessions.EndByToken":      "is App.Logout",
-	"Sessions.EnsureIndexes":   "is a part of Engine.Load",
-	"Users.EnsureIndexes":      "is a part of Engine.Load",
-	"Users.SeedDemo":           "is a part of Engine.Load",
-	"Sessions.Refresh":         "is App.Refresh",
-	"Users.Authenticate":       "is a part of App.Login",
-	"Users.Confirm":            "is a part of App.Login",
+	"GET /auth/health":          "tells of an outage itself: TestRevocationAcrossInstances",
+	"GET /auth/me":              "asks nothing",
+	"GET /auth/me/permissions":  "decides in memory, as Authz.Can",
+	"POST /auth/authorize":      "decides in memory, as Authz.Can",
+	"GET /auth/admin/roles":     "tells what the manifest says",
+	"GET /auth/metrics":         "tells what is counted in memory",
+	"Authz.RolesOf":             "as Authz.Can",
+	"Authz.Can":                 "decides in memory; asks only when that is stale: authz/casbin",
+	"Authz.Enter":               "as Authz.Can",
+	"Authz.Explain":             "as Authz.Can",
+	"Authz.HasRole":             "as Authz.Can",
+	"Authz.Overview":            "as Authz.Can",
+	"Authz.Permissions":         "as Authz.Can",
+	"Authz.Roles":               "as Authz.Can",
+	"App.Verify":                "asks only when the feed is stale: TestRevocationAcrossInstances",
+	"Blacklist.Check":           "as App.Verify",
+	"Blacklist.CheckRemembered": "as App.Verify",
+	"App.Close":                 "writes what the trail still holds, again and again: engine/audit",
+	"App.Upkeep":                "is there for tests",
+	"APIKeys.Close":             "writes when keys were used, which nothing waits for",
+	"APIKeys.EnsureIndexes":     "is a part of Engine.Load",
+	"Clients.EnsureIndexes":     "is a part of Engine.Load",
+	"Audit.EnsureIndexes":       "is a part of Engine.Load",
+	"Audit.Query":               "is GET /auth/admin/audit",
+	"Audit.Summary":             "is GET /auth/admin/audit/summary",
+	"Audit.Verify":              "is GET /auth/admin/audit/verify",
+	"Audit.Close":               "as App.Close",
+	"Audit.Write":               "waits for the goroutine that writes, again and again: engine/audit",
+	"Audit.Record":              "as Audit.Write",
+	"Audit.Log":                 "as Audit.Write",
+	"Audit.LogAccessDenied":     "as Audit.Write",
+	"Audit.LogAuthFailure":      "as Audit.Write",
+	"Audit.LogAuthSuccess":      "as Audit.Write",
+	"Audit.Flush":               "as Audit.Write",
+	"Audit.Checkpoint":          "as Audit.Write",
+	"Engine.Close":              "asks nothing",
+	"Engine.LoadFile":           "is Engine.Load with a file",
+	"Sessions.Close":            "asks nothing that matters",
+	"Sessions.Begin":            "is a part of App.StartSession",
+	"Sessions.Create":           "is a part of App.StartSession",
+	"Sessions.EndByToken":       "is App.Logout",
+	"Sessions.EnsureIndexes":    "is a part of Engine.Load",
+	"Users.EnsureIndexes":       "is a part of Engine.Load",
+	"Users.SeedDemo":            "is a part of Engine.Load",
+	"Sessions.Refresh":          "is App.Refresh",
+	"Users.Authenticate":        "is a part of App.Login",
+	"Users.Confirm":             "is a part of App.Login",
 }
 
 // Whatever is public and asks the database stands in a table of operations.

@@ -18,6 +18,7 @@ import (
 	"go.mongodb.org/mongo-driver/mongo"
 
 	"github.com/mandate-auth/mandate/engine"
+	"github.com/mandate-auth/mandate/engine/audit"
 	"github.com/mandate-auth/mandate/engine/enginetest"
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
@@ -31,7 +32,8 @@ import (
 // to hold does hold.
 //
 // To add one, write an entry into the table of its kind: faults_routes_test.go,
-// faults_calls_test.go or faults_start_test.go.
+// faults_calls_test.go, faults_authz_test.go, faults_machines_test.go,
+// faults_own_test.go or faults_start_test.go.
 type operation struct {
 	// name is the route, "POST /auth/login", or the method, "Users.Create", with
 	// the variant after a colon. TestFaultsMeetEverything asks for one of each.
@@ -141,11 +143,11 @@ func sweepManifest(t *testing.T, slug, staleness, poll string) *manifest.Manifes
 	t.Helper()
 	return manifestOf(t, slug, `"users":{"allow_anonymous_users":true,"password":{"block_common":false},"demo_users":[{"email":"demo@example.com","password":"x"}]},
 		"sessions":{"max_per_user":4},"tokens":{"rotation_grace":"1m","revocation":{"max_staleness":"`+staleness+`","poll_interval":"`+poll+`"}},`+
-		policy(`"initial_policies":[["admin","documents","read"],["admin","mandate","policies"],["admin","mandate","users"],["admin","mandate","escalate"]]`), `"environment":"development"`)
+		policy(`"initial_policies":[["admin","documents","read"],["admin","mandate","policies"],["admin","mandate","users"],["admin","mandate","escalate"],["admin","mandate","clients"]]`)+`,`+apiKeys+`,`+clients, `"environment":"development"`, publicURL)
 }
 
 func allOperations() []operation {
-	return slices.Concat(routeOperations(), callOperations(), authzOperations(), startOperations())
+	return slices.Concat(routeOperations(), callOperations(), authzOperations(), machineOperations(), startOperations())
 }
 
 // TestFaults harms every database call of every operation in every way.
@@ -218,10 +220,33 @@ func newRig(t *testing.T, db *mongo.Database, counts func(bson.Raw) bool) *rig {
 }
 
 // foregroundCommand leaves out besides what is background that a guard has
-// written down when a session was seen: a goroutine does that.
+// written down when a session or a key was seen, and what the audit trail writes:
+// goroutines do that.
 func foregroundCommand(raw bson.Raw) bool {
 	c := enginetest.NewCommand(raw)
-	return !c.Background() && (c.Name != "update" || raw.Lookup("updates", "0", "q", "last_seen_at").Type == 0)
+	switch {
+	case c.Background() || recording(c):
+		return false
+	case c.Name != "update":
+		return true
+	default:
+		return raw.Lookup("updates", "0", "q", "last_seen_at").Type == 0 && raw.Lookup("updates", "0", "u", "$set", "last_used_at").Type == 0
+	}
+}
+
+// recording reports whether the audit trail's own goroutine has sent the command.
+func recording(c enginetest.Command) bool {
+	if c.Collection != audit.Collection {
+		return false
+	}
+	switch c.Name {
+	case "insert", "update":
+		return true
+	case "find": // the chains of other instances, and what it has stored itself
+		return c.Raw.Lookup("filter", "_id", "$ne").Type != 0 || c.Raw.Lookup("filter", "_id", "$in").Type != 0
+	default:
+		return false
+	}
 }
 
 // startingCommand counts besides what the start of an engine asks: the server's
@@ -232,7 +257,7 @@ func startingCommand(raw bson.Raw) bool {
 		db, _ := raw.Lookup("$db").StringValueOK()
 		return db != "admin"
 	case "find":
-		return true
+		return !recording(c)
 	default:
 		return foregroundCommand(raw)
 	}

@@ -13,6 +13,7 @@ import (
 	"go.mongodb.org/mongo-driver/mongo"
 	"go.mongodb.org/mongo-driver/mongo/options"
 
+	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
@@ -307,18 +308,26 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// A token for something that is no person: this version issues none by itself.
+// What is for people is for no machine, and the other way round.
 func TestMachinesAreNotHuman(t *testing.T) {
 	t.Parallel()
-	w := setup(t, ``)
-	issued, err := w.app.Tokens().Issue(tokens.Grant{Subject: "cli_1", Kind: "client", SessionID: "none", AuthTime: time.Now()})
+	w := setup(t, clients, publicURL)
+	c := w.newClient()
+	issued, err := w.app.Tokens().Issue(tokens.Grant{Subject: c.ID, Kind: authz.KindService, Epoch: c.Epoch})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := do(t, w.app.RequireHuman().Handler(ok), "GET", "/", nil, bearer(issued.Token))
-	if r.status != 403 || r.code() != "human_required" {
-		t.Errorf("got %d %s", r.status, r.raw)
+	token := bearer(issued.Token)
+	w.want(w.through(w.app.RequireHuman(), token), 403, "human_required")
+	expect(t, w.through(w.app.RequireMachine(), token).status, 200)
+	_, person := w.newUser(email)
+	w.want(w.through(w.app.RequireMachine(), person), 403, "machine_required")
+	// An app that has no clients takes no token of one.
+	usual := setup(t, ``, publicURL)
+	if issued, err = usual.app.Tokens().Issue(tokens.Grant{Subject: c.ID, Kind: authz.KindService}); err != nil {
+		t.Fatal(err)
 	}
+	usual.want(usual.through(usual.app.RequireUser(), bearer(issued.Token)), 401, "token_invalid")
 }
 
 // The message of a start without a database has to help whoever reads it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -121,7 +122,6 @@ var keyTests = map[string]func(t *testing.T){
 	"/auth/tokens/refresh_ttl": func(t *testing.T) {
 		expect(t, setup(t, `"tokens":{"refresh_ttl":"1h"}`).register().body["refresh_expires_in"], 3600.0)
 	},
-	"/auth/tokens/algorithm": func(t *testing.T) { refused(t, `"tokens":{"algorithm":"RS256"}`) },
 	"/auth/tokens/issuer": func(t *testing.T) {
 		expect(t, issuer(t, setup(t, `"tokens":{"issuer":"me"}`).register().text("access_token")), "me")
 	},
@@ -169,6 +169,8 @@ var keyTests = map[string]func(t *testing.T){
 		w := newWorld(t, db, manifestOf(t, "shop", `"tokens":{"revocation":{"max_staleness":"1m"}}`))
 		token := w.register().text("access_token")
 		link.Cut()
+		// What the audit trail still holds could not be written at the end.
+		defer link.Restore()
 		until(t, "the feed to be behind the default bound", func() bool { return w.do("GET", "/auth/health", nil).body["feed_age_ms"].(float64) > 2100 })
 		expect(t, w.me(token).status, 200)
 	},
@@ -256,10 +258,18 @@ var keyTests = map[string]func(t *testing.T){
 	},
 }
 
+// elementOf finds the number in a key of a list's element.
+var elementOf = regexp.MustCompile(`^(/auth/(?:requirements|clients/initial|issuers))/[0-9]+/`)
+
 func TestEveryKeyIsEnforced(t *testing.T) {
 	t.Parallel()
 	m := manifestOf(t, "shop", `"cookies":{"domain":"shop.example"},"users":{"demo_users":[{"email":"d@example.com","password":"x"}]},`+
-		rules(`{"path":"/x","methods":["GET"],"strategy":"all","methods_allowed":["jwt","session"],"optional":false,"roles":["user"],"permissions":["a:b"],"scopes":["s"],"human_only":true,"internal":true,"fresh_within":"5m"}`)+`,`+
+		rules(`{"path":"/x","methods":["GET"],"strategy":"all","methods_allowed":["jwt","session"],"optional":false,"roles":["user"],"permissions":["a:b"],"scopes":["s"],"human_only":true,"internal":true,"fresh_within":"5m"},`+
+			`{"path":"/m","machine_only":true,"rate_limit":"heavy"}`)+`,"rate_limits":{"heavy":{"max":1,"window":"1h"}},`+
+		withKeys(`"scopes":["s"]`)+`,`+withClients(`"scopes":["s"],"initial":[{"name":"billing","secret":"`+initialSecret+`","scopes":["s"]}]`)+`,`+
+		`"issuers":[{"name":"corp","issuer":"https://corp.example","audience":["shop"],"audience_claim":"aud","algorithms":["ES256"],"token_types":["at+jwt"],`+
+		`"jwks_uri":"https://corp.example/keys","m2m":{"username_claims":["u"],"token_use_claim":"use","token_use_values":["access"],"client_id_claims":["azp"],`+
+		`"user_claims":["email"],"scope_claims":["scp"],"machine_claim":"gty","machine_values":["app"],"subject_is_client":true}}],`+
 		`"policy":{"allowed_roles":["user"],"allowed_users":["usr_00000000000000000000000ada"],"denied_users":["anonymous"],"required_permissions":["a:b"],`+
 		`"authorization":{"role_hierarchy":{"admin":["user"]},"initial_policies":[["user","a","b"]],"initial_roles":[{"user":"a@example.com","role":"user"}]}}`,
 		`"public_url":"https://shop.example"`, `"environment":"development"`)
@@ -267,6 +277,9 @@ func TestEveryKeyIsEnforced(t *testing.T) {
 	keyTests := maps.Clone(keyTests)
 	maps.Copy(keyTests, policyKeyTests)
 	maps.Copy(keyTests, requirementKeyTests)
+	maps.Copy(keyTests, machineKeyTests)
+	maps.Copy(keyTests, recordKeyTests)
+	maps.Copy(keyTests, issuerKeyTests)
 	remote := manifestOf(t, "shop", `"policy":{"provider":"oso","authorization":{"api_key":"x"}}`)
 	for _, s := range append(m.Effective(), remote.Effective()...) {
 		pointer := s.Pointer
@@ -275,7 +288,11 @@ func TestEveryKeyIsEnforced(t *testing.T) {
 				pointer = several
 			}
 		}
-		pointer = strings.Replace(pointer, "/auth/requirements/0/", "/auth/requirements/", 1)
+		pointer = elementOf.ReplaceAllString(pointer, "$1/")
+		if rule, ok := strings.CutPrefix(pointer, "/auth/rate_limits/"); ok {
+			_, key, _ := strings.Cut(rule, "/")
+			pointer = "/auth/rate_limits/{name}/" + key
+		}
 		known[pointer] = true
 		if keyTests[pointer] == nil {
 			t.Errorf("no test changes %s and sees the behaviour change", pointer)

@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"time"
 
-	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/cookies"
 	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/engine/metrics"
 	"github.com/mandate-auth/mandate/internal/httpapi"
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/manifest"
@@ -49,7 +48,7 @@ func (e *Engine) Load(ctx context.Context, m *manifest.Manifest) (*App, error) {
 		}
 		return nil, fmt.Errorf("load app %s: %w", m.Slug, err)
 	}
-	e.events.Record(ctx, event.Event{Type: event.AppLoaded, Result: event.Success, App: m.Slug, Time: e.opts.Now()})
+	app.events.Record(ctx, event.Event{Type: event.AppLoaded, Result: event.Success, App: m.Slug, Time: e.opts.Now()})
 	return app, nil
 }
 
@@ -88,16 +87,20 @@ func (e *Engine) build(ctx context.Context, m *manifest.Manifest) (*App, error) 
 	if err != nil {
 		return nil, err
 	}
-	appKeys, err := e.ring.App(m.Slug, state.Salt, state.KeysEpoch)
+	appKeys, err := e.ring.App(m.Slug, state.Salt, state.Keys.Epoch)
 	if err != nil {
 		return nil, err
 	}
 	app := &App{engine: e, slug: m.Slug, manifest: m, devices: tokens.NewDevices(appKeys)}
 	for _, part := range []func() error{
+		func() error { return e.buildRecords(ctx, app, appKeys) },
 		func() error { return e.buildTokens(ctx, app, appKeys) },
+		func() error { return e.buildKeys(ctx, app, state, appKeys) },
 		func() error { return e.buildSessions(ctx, app, appKeys) },
 		func() error { return e.buildAuthz(ctx, app, state, appKeys) },
 		func() error { return e.buildUsers(ctx, app, appKeys) },
+		func() error { return e.buildMachines(ctx, app, appKeys) },
+		func() error { return e.buildLimits(ctx, app) },
 		func() error { return e.buildHTTP(app) },
 	} {
 		if err := part(); err != nil {
@@ -111,7 +114,7 @@ func (e *Engine) buildTokens(ctx context.Context, app *App, k *keys.App) (err er
 	t := &app.manifest.Auth.Tokens
 	if app.tokens, err = tokens.New(tokens.Config{
 		App: app.slug, Issuer: t.Issuer, Audience: t.Audience, AccessTTL: time.Duration(t.AccessTTL),
-		Leeway: time.Duration(t.Leeway), Keys: k, Now: e.opts.Now,
+		Leeway: time.Duration(t.Leeway), Keys: k, Algorithm: t.Algorithm, Now: e.opts.Now,
 	}); err != nil {
 		return err
 	}
@@ -182,7 +185,7 @@ func (e *Engine) buildSessions(ctx context.Context, app *App, k *keys.App) (err 
 		IdleTimeout: time.Duration(s.IdleTimeout), RefreshTTL: time.Duration(t.RefreshTTL), RememberMeFactor: s.RememberMeFactor,
 		AccessTTL: time.Duration(t.AccessTTL), RotationGrace: time.Duration(t.RotationGrace),
 		BindDevice: sessions.Binding(s.BindDevice), BindIP: sessions.Binding(s.BindIP),
-		Keys: k, Revoker: app.blacklist, Accounts: accounts{app}, Events: e.events, Now: e.opts.Now,
+		Keys: k, Revoker: app.blacklist, Accounts: accounts{app}, Events: app.events, Now: e.opts.Now,
 	}); err != nil {
 		return err
 	}
@@ -224,7 +227,7 @@ func (e *Engine) buildUsers(ctx context.Context, app *App, k *keys.App) (err err
 		},
 		Hasher: e.hasher, Keys: k, Devices: app.devices, Sessions: app.sessions, Roles: app.authz.keeper(), Context: []string{app.manifest.Name},
 		KeepOtherSessions: !app.manifest.Auth.Sessions.EndOthersOnCredentialChange,
-		Breach:            e.opts.BreachChecker, Events: e.events, Now: e.opts.Now,
+		Breach:            e.opts.BreachChecker, Events: app.events, Now: e.opts.Now,
 	}); err != nil {
 		return err
 	}
@@ -278,10 +281,19 @@ func (e *Engine) buildHTTP(app *App) error {
 			Origins: a.CORS.AllowOrigins, Credentials: a.CORS.AllowCredentials, Headers: a.CORS.AllowHeaders, MaxAge: time.Duration(a.CORS.MaxAge),
 		},
 		InternalNetworks: a.InternalNetworks, RequireAuth: m.AuthRequired,
-		Events: e.events, Logger: e.opts.Logger, Now: e.opts.Now, OnError: e.opts.OnError,
+		APIKeys: app.apiKeys, Clients: app.clients, Issuers: app.issuers, Authenticators: app.authenticators,
+		NewKey: app.keys.newKey, JWKS: app.keys.published(), Limits: app.limits, Audit: app.trail, Metrics: app.metrics, Unmeasured: a.Metrics.ExcludePaths,
+		Issuer: a.Tokens.Issuer, Audience: a.Tokens.Audience, PublicURL: m.PublicURL, ClientScopes: a.Clients.Scopes, DeleteClient: app.DeleteClient,
+		Events: app.events, Logger: e.opts.Logger, Now: e.opts.Now, OnError: e.opts.OnError,
 	}
-	if config.Requirements, err = requirements(a.Requirements); err != nil {
+	if config.Requirements, err = requirements(a.Requirements, app.limits); err != nil {
 		return err
+	}
+	if e.opts.Prometheus != nil && app.metrics != nil {
+		config.Prometheus = e.opts.Prometheus(metrics.Of(app.metrics))
+	}
+	if e.opts.ClientToken != nil {
+		config.ClientToken = func(ctx context.Context, t *ClientToken) error { return e.opts.ClientToken(ctx, app.slug, t) }
 	}
 	if e.opts.Claims != nil {
 		config.Claims = func(ctx context.Context, userID string) (map[string]any, error) {
@@ -293,53 +305,11 @@ func (e *Engine) buildHTTP(app *App) error {
 			return e.opts.Scopes(ctx, app.slug, userID)
 		}
 	}
-	app.api, err = httpapi.New(config)
-	return err
-}
-
-// accounts lets sessions ask about users.
-type accounts struct{ app *App }
-
-// Active implements [sessions.Accounts].
-func (a accounts) Active(ctx context.Context, userID string) (authz.Kind, error) {
-	kind, err := a.app.users.Active(ctx, userID)
-	if errors.Is(err, users.ErrNotFound) || errors.Is(err, users.ErrDisabled) {
-		return "", fmt.Errorf("%w: %w", sessions.ErrGone, err)
+	if app.api, err = httpapi.New(config); err != nil {
+		return err
 	}
-	return kind, err
-}
-
-// Exists implements [sessions.Accounts].
-func (a accounts) Exists(ctx context.Context, userID string) (bool, error) {
-	_, err := a.app.users.Get(ctx, userID)
-	if errors.Is(err, users.ErrNotFound) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// sweep removes what has expired, where the server has no TTL indexes.
-func (app *App) sweep(ctx context.Context) {
-	e := app.engine
-	if e == nil {
-		return // still being loaded
-	}
-	e.mu.Lock()
-	sweepSessions := !e.indexed["sessions/"+app.manifest.Auth.Sessions.Collection]
-	sweepUsers := !e.indexed["users/"+app.manifest.Auth.Users.CollectionName]
-	e.mu.Unlock()
-	var errs []error
-	if sweepSessions {
-		_, err := app.sessions.Sweep(ctx)
-		errs = append(errs, err)
-	}
-	if sweepUsers {
-		_, err := app.users.Sweep(ctx)
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil && !errors.Is(err, context.Canceled) {
-		e.opts.Logger.Error("sweep", slog.String("app", app.slug), slog.Any("error", err))
-	}
+	app.gauges()
+	return nil
 }
 
 // health answers GET /health.

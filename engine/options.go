@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"regexp"
 	"time"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/engine/metrics"
 	"github.com/mandate-auth/mandate/internal/httpapi"
 	"github.com/mandate-auth/mandate/sessions"
 	"github.com/mandate-auth/mandate/tokens/keys"
@@ -77,6 +79,24 @@ type Options struct {
 	// most 64 of 128 characters; it is called at every sign-in and refresh. A scope
 	// that is none makes the sign-in fail. Default none.
 	Scopes func(ctx context.Context, app, userID string) ([]string, error)
+	// Authenticators recognise credentials that Mandate does not know, by names of 1 to
+	// 63 lower case letters, digits and "_". Each app has those that are not nil for
+	// it. They are asked when a request brings no other credential, or when a path
+	// rule names them. Default none.
+	Authenticators map[string]NewAuthenticator
+	// ClientToken changes the access token of a client before it is issued: it adds
+	// claims, or builds the token itself. Default nothing.
+	ClientToken func(ctx context.Context, app string, t *ClientToken) error
+	// IssuerClient fetches the keys of the manifests' auth.issuers, without following
+	// redirects. Default a client of its own with TLS 1.2 or later.
+	IssuerClient *http.Client
+	// AuditSinks are the sinks that manifests can name in auth.audit.sinks, besides
+	// "mongodb" and "log".
+	AuditSinks map[string]event.Sink
+	// Prometheus serves GET /metrics/prometheus: the Handler of package
+	// engine/metrics/prom. It is an option, so that only services that want it depend
+	// on Prometheus. Default none.
+	Prometheus func(source func() []*metrics.Collector) http.Handler
 	// OnError replaces how refusals are written. Headers such as
 	// WWW-Authenticate and Retry-After are set already.
 	OnError func(w http.ResponseWriter, r *http.Request, p *Problem)
@@ -94,6 +114,9 @@ type Options struct {
 	InsecureHashCost int
 	OnHash           func()
 }
+
+// nameOf is the form of names that manifests refer to.
+var nameOf = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 
 // ErrOptions says that the options cannot be used.
 var ErrOptions = errors.New("engine options")
@@ -119,6 +142,17 @@ func (o *Options) withDefaults() (*Options, error) {
 	for _, name := range []string{"casbin", "oso"} {
 		if out.Providers[name] != nil {
 			return nil, fmt.Errorf("%w: the provider %s is Mandate's own; give yours another name", ErrOptions, name)
+		}
+	}
+	for name := range out.Authenticators {
+		if methods[name] != nil || !nameOf.MatchString(name) {
+			return nil, fmt.Errorf("%w: an authenticator cannot be called %q: give it 1 to 63 lower case letters, digits and \"_\", and none of the names of Mandate's own methods",
+				ErrOptions, name)
+		}
+	}
+	for _, name := range []string{"mongodb", "log"} {
+		if out.AuditSinks[name] != nil {
+			return nil, fmt.Errorf("%w: the audit sink %s is Mandate's own; give yours another name", ErrOptions, name)
 		}
 	}
 	if out.PolicyMemory == 0 {

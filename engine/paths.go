@@ -13,11 +13,18 @@ import (
 	"github.com/mandate-auth/mandate/manifest"
 )
 
-// credentials are what the manifest calls methods_allowed.
-var credentials = map[string]authz.Credential{"jwt": authz.CredentialBearer, "session": authz.CredentialCookie}
+// methods are what counts as the names of methods_allowed. Other names are those of
+// authenticators.
+var methods = map[string][]authz.Credential{
+	"jwt":     {authz.CredentialBearer},
+	"session": {authz.CredentialCookie},
+	"api_key": {authz.CredentialAPIKey},
+	"client":  {authz.CredentialClientToken, authz.CredentialClientSecret},
+	"basic":   {authz.CredentialBasic, authz.CredentialClientSecret},
+}
 
 // requirements translates the path rules of a manifest.
-func requirements(list []manifest.Requirement) ([]httpapi.Requirement, error) {
+func requirements(list []manifest.Requirement, limits map[string]*httpapi.Limit) ([]httpapi.Requirement, error) {
 	out := make([]httpapi.Requirement, len(list))
 	for i := range list {
 		q := &list[i]
@@ -27,10 +34,11 @@ func requirements(list []manifest.Requirement) ([]httpapi.Requirement, error) {
 		}
 		r := httpapi.Requirement{
 			Rule: pathrule.Rule{Path: path, Methods: q.Methods}, All: q.Strategy == "all", Optional: q.Optional, Roles: q.Roles, Scopes: q.Scopes,
-			HumanOnly: q.HumanOnly, Internal: q.Internal, FreshWithin: time.Duration(q.FreshWithin),
+			HumanOnly: q.HumanOnly, MachineOnly: q.MachineOnly, Internal: q.Internal, FreshWithin: time.Duration(q.FreshWithin),
+			Limit: limits[q.RateLimit], // none where the rule is off
 		}
 		for _, name := range q.MethodsAllowed {
-			r.Credentials = append(r.Credentials, credentials[name])
+			r.Methods = append(r.Methods, httpapi.Method{Name: name, Credentials: methods[name]})
 		}
 		for _, text := range q.Permissions {
 			permission, err := authz.ParsePermission(text)
@@ -67,7 +75,8 @@ func (app *App) RequireScope(scopes ...string) *Guard { return app.api.RequireSc
 func (app *App) RequireScopes(scopes ...string) *Guard { return app.api.RequireScopes(scopes...) }
 
 // RequireInternal asks for a client in one of the manifest's internal_networks: 403
-// otherwise. It asks for no principal: combine it by [App.All], or use it alone for
+// otherwise, and for requests that somebody has passed on who is not one of the
+// trusted_proxies. It asks for no principal: combine it by [App.All], or use it alone for
 // what nobody signs in to, such as a probe.
 func (app *App) RequireInternal() *Guard { return app.api.RequireInternal() }
 
@@ -147,6 +156,9 @@ func (app *App) explainRule(i int) PathRule {
 	if q.HumanOnly {
 		asks = append(asks, "a person")
 	}
+	if q.MachineOnly {
+		asks = append(asks, "a machine")
+	}
 	if q.FreshWithin > 0 {
 		asks = append(asks, "a sign-in within "+q.FreshWithin.String())
 	}
@@ -161,6 +173,9 @@ func (app *App) explainRule(i int) PathRule {
 	}
 	if q.Optional && len(asks) == before {
 		asks = asks[:before-1] // nothing more is asked of those either
+	}
+	if q.RateLimit != "" {
+		asks = append(asks, "no more requests than "+q.RateLimit+" allows")
 	}
 	return PathRule{Index: i, Path: q.Path, Asks: asks}
 }

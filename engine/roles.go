@@ -12,12 +12,43 @@ import (
 // roleKeeper gives accounts the roles of the manifest.
 type roleKeeper struct{ authz *Authz }
 
-// keeper returns what links users and roles, nil where the manifest does not.
+// keeper returns what is done for accounts that come and go, nil where that is
+// nothing.
 func (z *Authz) keeper() users.RoleKeeper {
-	if !z.app.manifest.Auth.Policy.Authorization.LinkUsersRoles {
+	var roles users.RoleKeeper
+	if z.app.manifest.Auth.Policy.Authorization.LinkUsersRoles {
+		roles = roleKeeper{z}
+	}
+	if z.app.manifest.Auth.APIKeys.Enabled {
+		return keyKeeper{app: z.app, roles: roles}
+	}
+	return roles
+}
+
+// keyKeeper ends the API keys of accounts that go, besides what is done for their
+// roles.
+type keyKeeper struct {
+	app   *App
+	roles users.RoleKeeper // nil for none
+}
+
+// Welcome implements [users.RoleKeeper].
+func (k keyKeeper) Welcome(ctx context.Context, userID, emailNorm string, trusted bool) error {
+	if k.roles == nil {
 		return nil
 	}
-	return roleKeeper{z}
+	return k.roles.Welcome(ctx, userID, emailNorm, trusted)
+}
+
+// Forget implements [users.RoleKeeper].
+func (k keyKeeper) Forget(ctx context.Context, userID string) error {
+	if err := k.app.apiKeys.RevokeAll(ctx, userID, "user_deleted"); err != nil {
+		return err
+	}
+	if k.roles == nil {
+		return nil
+	}
+	return k.roles.Forget(ctx, userID)
 }
 
 // Welcome implements [users.RoleKeeper].

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"unique"
 )
 
 const (
@@ -69,7 +70,8 @@ func (p *parser) flatten(s *schema, pointer string, v any, out []Setting) []Sett
 	if source == "" {
 		source = sourceFile
 	}
-	setting := Setting{Pointer: pointer, Value: v, Source: source}
+	// Manifests have the same keys: one text of each serves all apps of a process.
+	setting := Setting{Pointer: unique.Make(pointer).Value(), Value: v, Source: source}
 	if s != nil && s.Secret {
 		setting.Value = redacted
 	}

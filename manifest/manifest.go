@@ -55,7 +55,13 @@ type Auth struct {
 	SecurityHeaders SecurityHeaders `json:"security_headers"`
 	TrustedProxies  []netip.Prefix  `json:"trusted_proxies"`
 	// InternalNetworks are the networks of RequireInternal.
-	InternalNetworks []netip.Prefix `json:"internal_networks"`
+	InternalNetworks []netip.Prefix       `json:"internal_networks"`
+	RateLimits       map[string]RateLimit `json:"rate_limits"`
+	APIKeys          APIKeys              `json:"api_keys"`
+	Clients          Clients              `json:"clients"`
+	Issuers          []Issuer             `json:"issuers"`
+	Audit            Audit                `json:"audit"`
+	Metrics          Metrics              `json:"metrics"`
 }
 
 // Users is the key "auth.users".
@@ -110,6 +116,7 @@ type Tokens struct {
 	Leeway        Duration `json:"leeway"`
 	Transport     string   `json:"transport"`
 	RotationGrace Duration `json:"rotation_grace"`
+	KeyRotation   Duration `json:"key_rotation"`
 	Revocation    struct {
 		Mode         string   `json:"mode"`
 		MaxStaleness Duration `json:"max_staleness"`

@@ -97,6 +97,10 @@ func faults(t *testing.T, text string) []manifest.Fault {
 // Every refusal names its place and says what to do.
 func TestFaults(t *testing.T) {
 	t.Parallel()
+	const (
+		client = `{"name":"worker","secret":"0123456789abcdef0123456789abcdef","scopes":["read"]}`
+		other  = `{"name":"idp","issuer":"https://a.example","audience":["shop"]}`
+	)
 	with := func(auth string) string { return `{"slug":"shop","auth":{` + auth + `}}` }
 	tests := []struct{ name, text, pointer, says string }{
 		{"no slug", `{}`, "/slug", "required"},
@@ -110,7 +114,42 @@ func TestFaults(t *testing.T) {
 		{"deep duplicate", with(`"users":{"enabled":true,"enabled":false}`), "/auth/users/enabled", "given twice"},
 		{"too deep", `{"slug":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`, "", "nested deeper"},
 		{"other case", `{"Slug":"a","slug":"b"}`, "/Slug", "not a known key"},
-		{"later key", with(`"rate_limits":{}`), "/auth/rate_limits", "not part of this version"},
+		{"later key", with(`"mail":{}`), "/auth/mail", "not part of this version"},
+		{"limit without a number", with(`"rate_limits":{"uploads":{"window":"1m"}}`), "/auth/rate_limits/uploads/max", "required"},
+		{"limit without a window", with(`"rate_limits":{"uploads":{"max":5}}`), "/auth/rate_limits/uploads/window", "between 1s"},
+		{"limit of nothing", with(`"rate_limits":{"login":{"max":0}}`), "/auth/rate_limits/login/max", "at least 1"},
+		{"limit beyond what is kept", with(`"rate_limits":{"login":{"max":1001}}`), "/auth/rate_limits/login/max", "at most 1000"},
+		{"limit with a bad window", with(`"rate_limits":{"login":{"window":"soon"}}`), "/auth/rate_limits/login/window", "duration"},
+		{"limit by what", with(`"rate_limits":{"login":{"key":"cookie"}}`), "/auth/rate_limits/login/key", "must be one of"},
+		{"misspelt key of a limit", with(`"rate_limits":{"login":{"maximum":5}}`), "/auth/rate_limits/login/maximum", "not a known key"},
+		{"rule of a rule that is not there", with(`"requirements":[{"path":"/x","rate_limit":"uploads"}]`), "/auth/requirements/0/rate_limit", "no rule of rate_limits"},
+		{"nobody", with(`"requirements":[{"path":"/x","human_only":true,"machine_only":true}]`), "/auth/requirements/0/machine_only", "nobody"},
+		{"keys that are not there", with(`"requirements":[{"path":"/x","methods_allowed":["api_key"]}]`), "/auth/requirements/0/methods_allowed/0", "api_keys.enabled"},
+		{"clients that are not there", with(`"requirements":[{"path":"/x","methods_allowed":["client"]}]`), "/auth/requirements/0/methods_allowed/0", "clients.enabled"},
+		{"passwords that are not there", with(`"users":{"strategy":"anonymous_session","allow_anonymous_users":true},"requirements":[{"path":"/x","methods_allowed":["basic"]}]`), "/auth/requirements/0/methods_allowed/0", "passwords"},
+		{"rotation by the hour", with(`"tokens":{"key_rotation":"1h"}`), "/auth/tokens/key_rotation", "1d"},
+		{"clients without an issuer", with(`"clients":{"enabled":true}`), "/auth/clients/enabled", "URL as tokens.issuer"},
+		{"clients of a plain issuer", with(`"tokens":{"issuer":"http://shop.example"},"clients":{"enabled":true}`), "/auth/clients/enabled", "URL as tokens.issuer"},
+		{"client twice", with(`"tokens":{"issuer":"https://a.example"},"clients":{"enabled":true,"initial":[` + client + `,` + client + `]}`), "/auth/clients/initial/1/name", "another client"},
+		{"client for nothing", with(`"clients":{"initial":[` + client + `]}`), "/auth/clients/initial", "clients.enabled"},
+		{"client with a short secret", with(`"clients":{"initial":[{"name":"a","secret":"short"}]}`), "/auth/clients/initial/0/secret", "minLength"},
+		{"client with a scope of nobody", with(`"tokens":{"issuer":"https://a.example"},"clients":{"enabled":true,"scopes":["x"],"initial":[` + client + `]}`), "/auth/clients/initial/0/scopes/0", "clients.scopes"},
+		{"scope that is none", with(`"api_keys":{"scopes":["a b"]}`), "/auth/api_keys/scopes/0", "printable"},
+		{"scope twice", with(`"clients":{"scopes":["a","a"]}`), "/auth/clients/scopes/1", "already"},
+		{"keys without owners", with(`"users":{"strategy":"anonymous_session","allow_anonymous_users":true},"api_keys":{"enabled":true}`), "/auth/api_keys/enabled", "own"},
+		{"prefix", with(`"api_keys":{"prefix":"A-b"}`), "/auth/api_keys/prefix", "must match"},
+		{"client token over a day", with(`"clients":{"token_ttl":"25h"}`), "/auth/clients/token_ttl", "between 1s and 1d"},
+		{"issuer that is the app", with(`"tokens":{"issuer":"https://a.example"},"issuers":[` + other + `]`), "/auth/issuers/0/issuer", "the app itself"},
+		{"issuer twice", with(`"issuers":[` + other + `,` + other + `]`), "/auth/issuers/1/name", "taken"},
+		{"issuer called like a method", with(`"issuers":[{"name":"jwt","issuer":"https://a.example","audience":["x"]}]`), "/auth/issuers/0/name", "taken"},
+		{"plain issuer", with(`"issuers":[{"name":"a","issuer":"http://a.example","audience":["x"]}]`), "/auth/issuers/0/issuer", "https://"},
+		{"plain keys", with(`"issuers":[{"name":"a","issuer":"https://a.example","audience":["x"],"jwks_uri":"http://a.example/keys"}]`), "/auth/issuers/0/jwks_uri", "https://"},
+		{"issuer without audience", with(`"issuers":[{"name":"a","issuer":"https://a.example"}]`), "/auth/issuers/0/audience", "required"},
+		{"issuer with a symmetric key", with(`"issuers":[{"name":"a","issuer":"https://a.example","audience":["x"],"algorithms":["HS256"]}]`), "/auth/issuers/0/algorithms/0", "must be one of"},
+		{"retention", with(`"audit":{"retention":"1m"}`), "/auth/audit/retention", "between 1h"},
+		{"sink twice", with(`"audit":{"sinks":["mongodb","mongodb"]}`), "/auth/audit/sinks/1", "already"},
+		{"synchronous nowhere", with(`"audit":{"sinks":["log"],"synchronous":true}`), "/auth/audit/synchronous", "mongodb"},
+		{"excluded path", with(`"metrics":{"exclude_paths":["health"]}`), "/auth/metrics/exclude_paths/0", "must match"},
 		{"unknown allowed role", with(`"policy":{"allowed_roles":["usr"]}`), "/auth/policy/allowed_roles/0", "default_roles"},
 		{"allowed address", with(`"policy":{"allowed_users":["a@example.com"]}`), "/auth/policy/allowed_users/0", "id of a user"},
 		{"denied role", with(`"policy":{"denied_users":["user"]}`), "/auth/policy/denied_users/0", "id of a user"},
@@ -284,7 +323,7 @@ func TestSchemaAndTypeAgree(t *testing.T) {
 	t.Parallel()
 	m := parse(t, `{"slug":"shop","public_url":"https://shop.example","auth":{"cookies":{"domain":"shop.example"},`+
 		`"policy":{"allowed_roles":["user"],"allowed_users":["usr_00000000000000000000000ada"],"denied_users":["anonymous"],"required_permissions":["a:b"],`+
-		`"authorization":{"role_hierarchy":{"admin":["user"]},"initial_policies":[["user","a","b"]]}}}}`)
+		`"authorization":{"role_hierarchy":{"admin":["user"]},"initial_policies":[["user","a","b"]]}},"api_keys":{"scopes":["a"]},"clients":{"scopes":["a"]}}}`)
 	remote := parse(t, `{"slug":"shop","auth":{"policy":{"provider":"oso","authorization":{"api_key":"k"}}}}`)
 	raw, err := json.Marshal(m)
 	if err != nil {
@@ -309,6 +348,8 @@ func TestSchemaAndTypeAgree(t *testing.T) {
 	deleted := map[string]bool{}
 	delete(fields, "/auth/users/demo_users")
 	delete(fields, "/auth/requirements")
+	delete(fields, "/auth/clients/initial")
+	delete(fields, "/auth/issuers")
 	delete(fields, "/auth/policy/authorization/initial_roles")
 	for _, s := range append(m.Effective(), remote.Effective()...) {
 		if s.Pointer == "/schema_version" || deleted[s.Pointer] {

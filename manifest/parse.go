@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -53,6 +54,7 @@ func (p *parser) parse(data []byte) (*Manifest, error) {
 	if !ok {
 		return nil, errors.New("manifest: not an object")
 	}
+	p.addLimits(tree)
 	p.applyDefaults(s, "", tree)
 	p.deriveDefaults(tree)
 	m, err := p.build(tree)
@@ -63,7 +65,7 @@ func (p *parser) parse(data []byte) (*Manifest, error) {
 	if len(p.faults) > 0 {
 		return nil, p.err()
 	}
-	m.settings = p.flatten(s, "", tree, nil)
+	m.settings = slices.Clip(p.flatten(s, "", tree, nil))
 	return m, nil
 }
 

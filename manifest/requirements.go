@@ -17,7 +17,8 @@ type Requirement struct {
 	Methods []string `json:"methods"`
 	// Strategy is "any", "all" or "", which is any.
 	Strategy string `json:"strategy"`
-	// MethodsAllowed are "jwt" and "session"; none means all that the app takes.
+	// MethodsAllowed are "jwt", "session", "api_key", "client", "basic" and the names of
+	// authenticators; none means all that the app takes.
 	MethodsAllowed []string `json:"methods_allowed"`
 	Optional       bool     `json:"optional"`
 	Roles          []string `json:"roles"`
@@ -25,7 +26,9 @@ type Requirement struct {
 	Scopes         []string `json:"scopes"`
 	HumanOnly      bool     `json:"human_only"`
 	Internal       bool     `json:"internal"`
+	MachineOnly    bool     `json:"machine_only"`
 	FreshWithin    Duration `json:"fresh_within"`
+	RateLimit      string   `json:"rate_limit"`
 }
 
 // checkRequirements checks every path rule by itself, and that each can be reached.
@@ -71,10 +74,15 @@ func (p *parser) checkRequirement(m *Manifest, at string, q *Requirement) {
 		if slices.Contains(q.MethodsAllowed[:i], name) {
 			p.fault(key, render(name), "is named already")
 		}
-		transport := m.Auth.Tokens.Transport
-		if (name == "jwt" && transport == "cookie") || (name == "session" && transport == "bearer") {
-			p.fault(key, render(name), "is a credential that the app does not take: tokens.transport is %q", transport)
+		if reason := untaken(&m.Auth, name); reason != "" {
+			p.fault(key, render(name), "is a credential that the app does not take: %s", reason)
 		}
+	}
+	if q.HumanOnly && q.MachineOnly {
+		p.fault(at+"/machine_only", "true", "leaves nobody beside human_only")
+	}
+	if _, known := m.Auth.RateLimits[q.RateLimit]; q.RateLimit != "" && !known {
+		p.fault(at+"/rate_limit", render(q.RateLimit), "is no rule of rate_limits")
 	}
 	if q.Strategy == "all" && len(q.MethodsAllowed) < 2 {
 		p.fault(at+"/strategy", `"all"`, "needs two methods_allowed")
@@ -92,4 +100,32 @@ func (p *parser) checkRequirement(m *Manifest, at string, q *Requirement) {
 			p.fault(fmt.Sprintf("%s/scopes/%d", at, i), render(scope), "%s", value.Message)
 		}
 	}
+}
+
+// untaken says why the app does not take what methods_allowed calls name, "" when it
+// may.
+func untaken(a *Auth, name string) string {
+	switch name {
+	case "jwt":
+		if a.Tokens.Transport == "cookie" && len(a.Issuers) == 0 {
+			return `tokens.transport is "cookie"`
+		}
+	case "session":
+		if a.Tokens.Transport == "bearer" {
+			return `tokens.transport is "bearer"`
+		}
+	case "api_key":
+		if !a.APIKeys.Enabled {
+			return "api_keys.enabled is false"
+		}
+	case "client":
+		if !a.Clients.Enabled && len(a.Issuers) == 0 {
+			return "clients.enabled is false and there are no issuers"
+		}
+	case "basic":
+		if !a.Users.Enabled || a.Users.Strategy != "app_users" {
+			return "users have no passwords"
+		}
+	}
+	return ""
 }

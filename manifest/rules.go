@@ -96,6 +96,12 @@ func (p *parser) checkTypes(s *schema, pointer string, tree map[string]any) {
 			}
 		}
 	}
+	for name, value := range tree {
+		member, ok := value.(map[string]any)
+		if extra := s.More.schema; ok && extra != nil && s.Properties[name] == nil {
+			p.checkTypes(extra, pointer+"/"+escape(name), member)
+		}
+	}
 }
 
 func asList(v any) []any {
@@ -109,6 +115,8 @@ func (p *parser) checkRules(m *Manifest) {
 	p.checkUsers(m)
 	p.checkPolicy(m)
 	p.checkRequirements(m)
+	p.checkMachines(m)
+	p.checkRecords(m)
 	p.checkWeb(m)
 	p.checkAddresses(m)
 	p.checkCollections(m)
@@ -129,6 +137,9 @@ func (p *parser) checkTokens(m *Manifest) {
 	p.bound("/auth/tokens/refresh_ttl", t.RefreshTTL, time.Duration(t.AccessTTL), 10*year, "; it may not be shorter than access_ttl")
 	p.bound("/auth/tokens/leeway", t.Leeway, 0, 5*time.Minute, "")
 	p.bound("/auth/tokens/rotation_grace", t.RotationGrace, 0, time.Minute, "")
+	if time.Duration(t.KeyRotation) != 0 {
+		p.bound("/auth/tokens/key_rotation", t.KeyRotation, 24*time.Hour, 10*year, ", or 0")
+	}
 	r := &t.Revocation
 	p.bound("/auth/tokens/revocation/poll_interval", r.PollInterval, 100*time.Millisecond, time.Minute, "")
 	p.bound("/auth/tokens/revocation/max_staleness", r.MaxStaleness, max(time.Second, 2*time.Duration(r.PollInterval)), time.Minute,
@@ -205,17 +216,15 @@ func (p *parser) checkAddresses(m *Manifest) {
 		p.fault("/public_url", render(m.PublicURL), "must be an absolute URL without user, query or fragment")
 		return
 	}
-	host := u.Hostname()
-	ip := net.ParseIP(host)
-	loopback := host == "localhost" || (ip != nil && ip.IsLoopback())
-	if u.Scheme != "https" && (u.Scheme != "http" || (!loopback && !m.Development())) {
+	if u.Scheme != "https" && (u.Scheme != "http" || (!loopback(u.Hostname()) && !m.Development())) {
 		p.fault("/public_url", render(m.PublicURL), "must begin with https://; http:// is for the loopback interface and development")
 	}
 }
 
 func (p *parser) checkCollections(m *Manifest) {
 	names := map[string]string{
-		"session_heads": "Mandate", "login_attempts": "Mandate", "app_state": "Mandate",
+		"session_heads": "Mandate", "login_attempts": "Mandate", "app_state": "Mandate", "api_keys": "Mandate", "oauth_clients": "Mandate",
+		"signing_keys": "Mandate", "rate_limits": "Mandate", "audit_events": "Mandate",
 	}
 	for _, of := range []struct{ pointer, name string }{
 		{"/auth/users/collection_name", m.Auth.Users.CollectionName},

@@ -21,13 +21,26 @@ import (
 // schema is a node of the JSON Schema, as far as defaults and conversions need
 // it. A nil schema knows nothing.
 type schema struct {
-	Types       any                `json:"type"`
-	Properties  map[string]*schema `json:"properties"`
-	Items       *schema            `json:"items"`
-	Default     any                `json:"default"`
-	Description string             `json:"description"`
-	Secret      bool               `json:"x-secret"`
-	XType       string             `json:"x-type"`
+	Types      any                `json:"type"`
+	Properties map[string]*schema `json:"properties"`
+	Items      *schema            `json:"items"`
+	// More is the schema of members that Properties does not name.
+	More        more   `json:"additionalProperties"`
+	Default     any    `json:"default"`
+	Description string `json:"description"`
+	Secret      bool   `json:"x-secret"`
+	XType       string `json:"x-type"`
+}
+
+// more is "additionalProperties": false, or the schema of the others.
+type more struct{ *schema }
+
+// UnmarshalJSON reads either form.
+func (m *more) UnmarshalJSON(raw []byte) error {
+	if raw[0] != '{' {
+		return nil
+	}
+	return json.Unmarshal(raw, &m.schema)
 }
 
 var rootSchema = sync.OnceValue(func() *schema {
@@ -56,7 +69,10 @@ func (s *schema) property(name string) *schema {
 	if s == nil {
 		return nil
 	}
-	return s.Properties[name]
+	if known := s.Properties[name]; known != nil {
+		return known
+	}
+	return s.More.schema
 }
 
 func (s *schema) items() *schema {
@@ -167,16 +183,11 @@ func (p *parser) collect(e *jsonschema.ValidationError, root any) {
 }
 
 // later are the keys that are documented and belong to later versions.
-var later = []string{
-	"/auth/users/require_verified_email", "/auth/tokens/key_rotation",
-	"/auth/rate_limits", "/auth/api_keys", "/auth/clients", "/auth/issuers",
-	"/auth/oauth", "/auth/mail", "/auth/audit", "/auth/metrics",
-}
+var later = []string{"/auth/users/require_verified_email", "/auth/oauth", "/auth/mail"}
 
 func (p *parser) unknownKey(pointer, name string) {
 	full := pointer + "/" + escape(name)
-	inRule := strings.HasPrefix(full, "/auth/requirements/") && name == "rate_limit"
-	if slices.Contains(later, full) || inRule {
+	if slices.Contains(later, full) {
 		p.fault(full, "", "is not part of this version: no code would enforce it; remove it")
 		return
 	}
@@ -238,6 +249,12 @@ func (p *parser) applyDefaults(s *schema, pointer string, tree map[string]any) {
 		case !there && property.Default != nil:
 			tree[name] = property.Default
 			p.sources[at] = sourceDefault
+		}
+	}
+	for name, value := range tree {
+		member, ok := value.(map[string]any)
+		if extra := s.More.schema; ok && extra != nil && s.Properties[name] == nil {
+			p.applyDefaults(extra, pointer+"/"+escape(name), member)
 		}
 	}
 }

@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	// activityQueue is how many notes of activity may wait, in 10 KiB for each
-	// app. What does not fit is dropped: the next request of the session brings
+	// activityQueue is how many notes of activity may wait, in 5 KiB for each app.
+	// What does not fit is dropped: the next request of the session brings
 	// another one.
-	activityQueue = 256
+	activityQueue = 128
 	// activityBatch is how many notes are written with one command.
 	activityBatch = 100
 	// activityMemory bounds how many sessions the writer remembers.

@@ -56,6 +56,16 @@ func (m *Manager) sign(sessionID string, generation int64) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(key.MAC([]byte(text)))
 }
 
+// Owner returns the user whose session a refresh token is of, "" for a text that is
+// no token of the app. It says nothing about the session.
+func (m *Manager) Owner(token string) string {
+	t, err := m.parse(token)
+	if err != nil {
+		return ""
+	}
+	return t.userID
+}
+
 // parse checks the form and the MAC of a refresh token. Nothing is read from
 // the database: knowing a session's id is not enough to touch it.
 func (m *Manager) parse(text string) (*refreshToken, error) {

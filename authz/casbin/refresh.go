@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/internal/appstate"
@@ -22,6 +23,10 @@ const (
 	// memory.
 	dropAfter = 10
 )
+
+// Age returns how old what is decided by is at most: how long ago the installed
+// rules were surely the current ones.
+func (p *Provider) Age() time.Duration { return p.watch.Age() }
 
 // current returns the snapshot that may decide now. As long as it is known to be
 // fresh this is two atomic loads and a look at the clock.

@@ -37,8 +37,8 @@ type State struct {
 	// Salt separates the keys of this app from those of another one that had
 	// its slug before.
 	Salt []byte `bson:"salt"`
-	// KeysEpoch is part of every token key: raising it ends all tokens.
-	KeysEpoch int64 `bson:"keys_epoch"`
+	// Keys is the version of the app's keys: raising their epoch ends all tokens.
+	Keys KeysVersion `bson:",inline"`
 	// Seeded names what has been put into the database once.
 	Seeded []string `bson:"seeded"`
 }
@@ -68,7 +68,7 @@ func (s *Store) Claim(ctx context.Context, slug, digest string) (*State, error) 
 		"$currentDate": bson.M{"changed_at": true},
 	}
 	var state State
-	opts := options.FindOneAndUpdate().SetUpsert(true).SetProjection(bson.M{"salt": 1, "keys_epoch": 1, "seeded": 1})
+	opts := options.FindOneAndUpdate().SetUpsert(true).SetProjection(bson.M{"salt": 1, "keys_epoch": 1, "keys_version": 1, "seeded": 1})
 	for attempt := 0; ; attempt++ {
 		err := s.change(ctx, bson.M{"_id": slug}, update, opts, &state)
 		if mongo.IsDuplicateKeyError(err) && attempt == 0 {
@@ -78,7 +78,7 @@ func (s *Store) Claim(ctx context.Context, slug, digest string) (*State, error) 
 		if err != nil {
 			return nil, store.Error("read the state of app "+slug, err)
 		}
-		if len(state.Salt) < 16 || state.KeysEpoch < 1 {
+		if len(state.Salt) < 16 || state.Keys.Epoch < 1 {
 			return nil, fmt.Errorf("the document %q of collection %s is damaged: salt or keys_epoch is missing; restore it from a backup, "+
 				"or delete it to start the app with new keys", slug, Collection)
 		}

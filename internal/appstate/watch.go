@@ -31,6 +31,7 @@ type Watcher struct {
 	store   *Store
 	follow  *follow.Follower
 	apps    sync.Map     // slug to *PolicyWatch
+	keys    sync.Map     // slug to *keysWatch
 	highest atomic.Int64 // the newest changed_at, in milliseconds
 }
 
@@ -60,13 +61,14 @@ func (w *Watcher) poll(ctx context.Context) error {
 type versionOf struct {
 	Slug    string `bson:"_id"`
 	Version `bson:",inline"`
+	Keys    KeysVersion `bson:",inline"`
 }
 
 func (w *Watcher) read(ctx context.Context, since time.Time) error {
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
 	cursor, err := w.store.coll.Find(ctx, bson.M{"changed_at": bson.M{"$gte": since}}, options.Find().
-		SetProjection(bson.M{"policy_epoch": 1, "changed_at": 1}).SetBatchSize(5000))
+		SetProjection(bson.M{"policy_epoch": 1, "changed_at": 1, "keys_epoch": 1, "keys_version": 1}).SetBatchSize(5000))
 	if err != nil {
 		return store.Error("read versions of policies", err)
 	}
@@ -92,6 +94,9 @@ func (w *Watcher) applyRaw(raw bson.Raw) error {
 func (w *Watcher) apply(v versionOf) {
 	if p, ok := w.apps.Load(v.Slug); ok {
 		p.(*PolicyWatch).Observe(v.Version) //nolint:forcetypeassert // only these are stored
+	}
+	if k, ok := w.keys.Load(v.Slug); ok {
+		k.(*keysWatch).observe(v.Keys) //nolint:forcetypeassert // only these are stored
 	}
 	for at := v.ChangedAt.UnixMilli(); ; {
 		old := w.highest.Load()
@@ -124,7 +129,7 @@ func (w *Watcher) Policy(slug string, changed func()) *PolicyWatch {
 	return p
 }
 
-// Forget ends the watch of the app.
+// Forget ends the watch of the app's policy.
 func (w *Watcher) Forget(slug string) { w.apps.Delete(slug) }
 
 // Observe takes note of a version that was read.

@@ -10,7 +10,7 @@ import (
 // patchMe changes the caller's profile. Nothing else of an account can be
 // reached from here.
 func (a *API) patchMe(w http.ResponseWriter, r *http.Request) error {
-	p, err := a.caller(r)
+	p, err := a.account(r)
 	if err != nil {
 		return err
 	}
@@ -32,8 +32,11 @@ func (a *API) patchMe(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) password(w http.ResponseWriter, r *http.Request) error {
-	p, err := a.caller(r)
+	p, err := a.account(r)
 	if err != nil {
+		return err
+	}
+	if err := a.limit(w, r, LimitPassword, p.ID, ""); err != nil {
 		return err
 	}
 	c := users.PasswordChange{KeepSession: p.SessionID}

@@ -7,17 +7,22 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/cookies"
+	"github.com/mandate-auth/mandate/engine/audit"
 	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/engine/metrics"
 	"github.com/mandate-auth/mandate/sessions"
 	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/tokens/apikey"
+	"github.com/mandate-auth/mandate/tokens/issuers"
+	"github.com/mandate-auth/mandate/tokens/oauth2"
 	"github.com/mandate-auth/mandate/users"
 )
 
@@ -55,6 +60,39 @@ type Config struct {
 	Authz     Authorizer
 	Admin     Administrator
 	Health    func(context.Context) Health
+	// APIKeys, Clients and Issuers are nil where the app has none.
+	APIKeys *apikey.Store
+	Clients *oauth2.Store
+	Issuers *issuers.Set
+	// Authenticators recognise credentials of the service's own.
+	Authenticators []NamedAuthenticator
+	// NewKey looks for a signing key that another instance has made. Nil where keys
+	// are derived.
+	NewKey func(ctx context.Context, kid string) (known bool, err error)
+	// JWKS returns the keys that verify tokens (RFC 7517). Nil where there are none
+	// to publish.
+	JWKS http.Handler
+	// Limits are the rate limits, by the names of their rules.
+	Limits  map[string]*Limit
+	Audit   *audit.Trail
+	Metrics *metrics.Collector
+	// Unmeasured are paths whose requests Metrics does not count, each itself or with
+	// "/*" at its end all below it.
+	Unmeasured []string
+	// Prometheus serves the metrics to a scraper, nil where nobody asked for it.
+	Prometheus http.Handler
+	// OpenAPI is the document of the routes, as JSON.
+	OpenAPI []byte
+
+	// Issuer, Audience and PublicURL are what the metadata of the authorization server
+	// says, and ClientScopes what clients may ask for.
+	Issuer, Audience, PublicURL string
+	ClientScopes                []string
+	// ClientToken changes a client's access token before it is issued.
+	ClientToken func(context.Context, *ClientToken) error
+	// DeleteClient ends a client and all that names it.
+	DeleteClient func(ctx context.Context, id string) error
+
 	// Claims returns the custom claims of a user's access tokens, or nil.
 	Claims func(ctx context.Context, userID string) (map[string]any, error)
 
@@ -106,6 +144,16 @@ type API struct {
 	origins *http.CrossOriginProtection
 	routes  []route
 	rules   pathRules
+	// basic says that the app takes HTTP Basic at all, and machines that it takes
+	// credentials of machines.
+	basic, machines bool
+	// metadataPath and metadataJSON are those of the authorization server.
+	metadataPath string
+	metadataJSON []byte
+	// unmeasured are the paths that the metrics leave out.
+	unmeasured excluded
+	// observing says that somebody records who passed guards.
+	observing atomic.Bool
 }
 
 // New returns the HTTP face that config describes.
@@ -121,116 +169,18 @@ func New(config Config) (*API, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trusted origins: %w", err)
 	}
-	a := &API{config: config, origins: origins}
+	a := &API{config: config, origins: origins, unmeasured: exclude(config.Unmeasured), basic: config.Clients != nil, machines: config.Clients != nil || config.APIKeys != nil || config.Issuers != nil}
+	for _, q := range config.Requirements {
+		for _, m := range q.Methods {
+			a.basic = a.basic || slices.Contains(m.Credentials, authz.CredentialBasic)
+		}
+	}
+	if err := a.describe(); err != nil {
+		return nil, err
+	}
 	a.rules = a.compile(config.Requirements)
 	a.routes = a.table()
 	return a, nil
-}
-
-// route is one route of the app, relative to its base path.
-type route struct {
-	method, path string
-	enabled      bool
-	serve        func(http.ResponseWriter, *http.Request) error
-}
-
-// table is every route of this version.
-func (a *API) table() []route {
-	c := &a.config
-	people, accounts := c.UsersEnabled && c.People, c.UsersEnabled
-	return []route{
-		{http.MethodPost, "/register", people, a.register},
-		{http.MethodPost, "/login", people, a.login},
-		{http.MethodPost, "/anonymous", accounts && c.Guests, a.anonymous},
-		{http.MethodPost, "/demo", accounts && c.Demo, a.demo},
-		{http.MethodPost, "/refresh", accounts, a.refresh},
-		{http.MethodPost, "/logout", accounts, a.logout},
-		{http.MethodGet, "/me", accounts, a.me},
-		{http.MethodPatch, "/me", accounts, a.patchMe},
-		{http.MethodGet, "/me/permissions", accounts, a.myPermissions},
-		{http.MethodPost, "/authorize", accounts, a.authorize},
-		{http.MethodPost, "/password", people, a.password},
-		{http.MethodGet, "/sessions", accounts, a.listSessions},
-		{http.MethodDelete, "/sessions", accounts, a.endSessions},
-		{http.MethodDelete, "/sessions/{id}", accounts, a.endSession},
-		{http.MethodGet, "/health", true, a.health},
-
-		{http.MethodGet, "/admin/policies", accounts, a.admin(ActionPolicies, a.listPolicies)},
-		{http.MethodPost, "/admin/policies", accounts, a.admin(ActionPolicies, a.changePolicies)},
-		{http.MethodGet, "/admin/roles", accounts, a.admin(ActionPolicies, a.listRoles)},
-		{http.MethodGet, "/admin/roles/{role}/permissions", accounts, a.admin(ActionPolicies, a.rolePermissions)},
-		{http.MethodPut, "/admin/roles/{role}/permissions", accounts, a.admin(ActionPolicies, a.setRolePermissions)},
-		{http.MethodGet, "/admin/roles/{role}/users", accounts, a.admin(ActionPolicies, a.roleUsers)},
-		{http.MethodGet, "/admin/users/{id}/roles", accounts, a.admin(ActionUsers, a.userRoles)},
-		{http.MethodPut, "/admin/users/{id}/roles", accounts, a.admin(ActionUsers, a.setUserRoles)},
-		{http.MethodPost, "/admin/users/{id}/roles", accounts, a.admin(ActionUsers, a.grantUserRole)},
-		{http.MethodDelete, "/admin/users/{id}/roles/{role}", accounts, a.admin(ActionUsers, a.revokeUserRole)},
-	}
-}
-
-// match finds the route of a request. allowed are the methods of its path.
-func (a *API) match(r *http.Request) (found *route, allowed []string) {
-	// As it was sent: what routes are called needs no escape, and a proxy that admits
-	// paths by their text must not see another one than we do.
-	path, ok := strings.CutPrefix(r.URL.EscapedPath(), a.config.BasePath)
-	if !ok {
-		return nil, nil
-	}
-	method := r.Method
-	if method == http.MethodHead {
-		method = http.MethodGet
-	}
-	for i := range a.routes {
-		rt := &a.routes[i]
-		if !rt.enabled || !rt.matches(r, path) {
-			continue
-		}
-		allowed = append(allowed, rt.method)
-		if rt.method == http.MethodGet {
-			allowed = append(allowed, http.MethodHead)
-		}
-		if rt.method == method {
-			found = rt
-		}
-	}
-	return found, allowed
-}
-
-// matches compares the path segment by segment, and keeps its variables. The name of
-// a role is decoded, once; identifiers need no escape and are taken as they were sent.
-func (rt *route) matches(r *http.Request, path string) bool {
-	if !strings.Contains(rt.path, "{") {
-		return path == rt.path
-	}
-	want, have := strings.Split(rt.path, "/"), strings.Split(path, "/")
-	if len(want) != len(have) {
-		return false
-	}
-	values := map[string]string{}
-	for i, segment := range want {
-		name, variable := strings.CutPrefix(segment, "{")
-		if !variable {
-			if segment != have[i] {
-				return false
-			}
-			continue
-		}
-		name, value := strings.TrimSuffix(name, "}"), have[i]
-		if name == "role" {
-			var err error
-			if value, err = url.PathUnescape(value); err != nil {
-				return false
-			}
-		}
-		if value == "" {
-			return false
-		}
-		values[name] = value
-	}
-	for name, value := range values {
-		r.SetPathValue(name, value)
-	}
-	return true
 }
 
 // ServeHTTP serves the app's routes. It is mounted at the base path, with a
@@ -269,7 +219,7 @@ func (a *API) serve(rt *route, w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if !safeMethod(r.Method) && carries && a.config.CSRF && (a.origins.Check(r) != nil || simple(r)) {
+	if !safeMethod(r.Method) && carries && !rt.machine && a.config.CSRF && (a.origins.Check(r) != nil || simple(r)) {
 		a.report(r.Context(), event.CrossOriginRefused, event.Failure, "", "route")
 		return errCSRF
 	}
@@ -304,6 +254,22 @@ func (a *API) report(ctx context.Context, kind event.Type, result event.Result, 
 // caller is who calls one of our own routes: guests included.
 func (a *API) caller(r *http.Request) (*authz.Principal, error) { return a.authenticate(r, false) }
 
+// account is who calls a route that is about an account and its sessions: somebody
+// who has signed in here. Neither a machine nor a token of another issuer is that,
+// and with an API key nobody should make another one or change a password.
+func (a *API) account(r *http.Request) (*authz.Principal, error) {
+	p, err := a.caller(r)
+	if err != nil {
+		return nil, err
+	}
+	if p.SessionID == "" || !p.IsHuman() {
+		return nil, errNoAccount
+	}
+	return p, nil
+}
+
+var errNoAccount = refuse(CodeHumanRequired)
+
 // device describes where the request comes from.
 func (a *API) device(r *http.Request, id, name string) sessions.Device {
 	addr := clientAddress(r, a.config.TrustedProxies)
@@ -312,19 +278,6 @@ func (a *API) device(r *http.Request, id, name string) sessions.Device {
 		d.IP = addr.String()
 	}
 	return d
-}
-
-// Paths returns "METHOD path" of every route that is served, for documents and
-// tests that must not miss one.
-func (a *API) Paths() []string {
-	var out []string
-	for _, rt := range a.routes {
-		if rt.enabled {
-			out = append(out, rt.method+" "+a.config.BasePath+rt.path)
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 func (a *API) health(w http.ResponseWriter, r *http.Request) error {

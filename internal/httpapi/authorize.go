@@ -24,6 +24,8 @@ type Authorizer interface {
 	// HasRole reports whether the principal may enter the app and has one of the
 	// roles.
 	HasRole(ctx context.Context, p *authz.Principal, roles ...string) (bool, error)
+	// RolesOf returns the principal's roles.
+	RolesOf(ctx context.Context, p *authz.Principal) ([]string, error)
 	// Overview returns the principal's roles and permissions.
 	Overview(ctx context.Context, p *authz.Principal) (roles []string, permissions []authz.Permission, err error)
 }
@@ -87,8 +89,11 @@ func (a *API) RequirePermission(object, action string) *Guard {
 // mongo.ErrNoDocuments) when it is not there: then the answer is 404 to everybody
 // who is signed in, before anything else is decided. Without a guard only the
 // owner passes.
+//
+// Whoever has an API key of the owner is the owner only with the scope "*": no
+// other scope says what the key may do there.
 func (a *API) RequireOwnerOr(owner func(*http.Request) (userID string, err error), otherwise *Guard) *Guard {
-	return a.guard(func(r *http.Request) (*authz.Principal, error) {
+	g := a.guard(func(r *http.Request) (*authz.Principal, error) {
 		p, err := a.user(r, false)
 		if err != nil {
 			return nil, err
@@ -99,7 +104,7 @@ func (a *API) RequireOwnerOr(owner func(*http.Request) (userID string, err error
 			return nil, refuse(CodeNotFound)
 		case err != nil:
 			return nil, err
-		case id != "" && id == p.ID && a.config.OwnerPasses:
+		case id != "" && id == p.ID && a.config.OwnerPasses && (p.Kind != authz.KindAPIKey || p.HasScope(authz.ScopeAll)):
 			return p, nil
 		case otherwise == nil:
 			return nil, denied(p)
@@ -107,6 +112,8 @@ func (a *API) RequireOwnerOr(owner func(*http.Request) (userID string, err error
 			return otherwise.run(r)
 		}
 	})
+	g.limits = otherwise != nil && otherwise.limits
+	return g
 }
 
 // Any passes what one of the guards passes; the principal is that guard's. When
@@ -129,7 +136,7 @@ func (a *API) Any(guards ...*Guard) *Guard {
 		}
 		return nil, worst
 	})
-	one.silent = allSilent(guards)
+	one.silent, one.limits = allSilent(guards), anyLimits(guards)
 	return one
 }
 

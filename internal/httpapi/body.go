@@ -228,6 +228,8 @@ func typeName(target any) string {
 		return "string"
 	case *bool:
 		return "boolean"
+	case *int64:
+		return "whole number"
 	case *[]json.RawMessage:
 		return "list"
 	case *[]string:

@@ -1,16 +1,11 @@
 package httpapi
 
 import (
-	"context"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/cookies"
-	"github.com/mandate-auth/mandate/engine/event"
-	"github.com/mandate-auth/mandate/sessions"
-	"github.com/mandate-auth/mandate/tokens"
 )
 
 // errTwoCredentials is the refusal of a request with two credentials: which of
@@ -19,35 +14,67 @@ var errTwoCredentials = invalidRequest("Authorization", "two credentials were se
 
 var errTwoSubjects = invalidRequest("Authorization", "the credentials are of different subjects; send those of one")
 
-// bearer returns the token of the Authorization header (RFC 6750 section 2.1),
-// "" when there is none. Other schemes are not ours. It allocates nothing.
-func bearer(r *http.Request) (string, error) {
+// method says how a request brings a credential, which is known before anything
+// of the credential is believed.
+type method uint8
+
+const (
+	// methodBearer is a token in the Authorization header: of a user, a client or
+	// another issuer.
+	methodBearer method = 1 << iota
+	methodCookie
+	// methodAPIKey is a key in X-API-Key, or in the Authorization header by its
+	// prefix.
+	methodAPIKey
+	methodBasic
+	methodCustom
+)
+
+// presented is one credential of a request.
+type presented struct {
+	method method
+	text   string // the token, key or cookie, or the whole header of Basic
+}
+
+// authorization returns the scheme's text of the Authorization header, for the two
+// schemes that are ours: a bearer token (RFC 6750 section 2.1), and Basic (RFC
+// 7617) where the app takes it. Others are not ours. It allocates nothing.
+func (a *API) authorization(r *http.Request) (p presented, err error) {
 	lines := r.Header["Authorization"]
 	if len(lines) == 0 {
-		return "", nil
+		return p, nil
 	}
 	if len(lines) > 1 {
-		return "", errTwoCredentials
+		return p, errTwoCredentials
 	}
-	scheme, token, _ := strings.Cut(lines[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return "", nil
+	scheme, text, _ := strings.Cut(lines[0], " ")
+	text = strings.Trim(text, " ")
+	switch {
+	case strings.EqualFold(scheme, "Bearer"):
+		if !isB64token(text) {
+			return p, errBadBearer
+		}
+		if a.config.APIKeys != nil && a.config.APIKeys.Owns(text) {
+			return presented{methodAPIKey, text}, nil
+		}
+		return presented{methodBearer, text}, nil
+	case strings.EqualFold(scheme, "Basic") && a.basic:
+		return presented{methodBasic, lines[0]}, nil
+	default:
+		return p, nil
 	}
-	token = strings.Trim(token, " ")
-	if token == "" {
-		return "", errBadBearer
-	}
-	// b64token: "=" is padding and stands at the end only.
-	body := strings.TrimRight(token, "=")
-	if body == "" {
-		return "", errBadBearer
-	}
+}
+
+// isB64token reports whether the text is a b64token of RFC 6750: "=" is padding
+// and stands at the end only.
+func isB64token(text string) bool {
+	body := strings.TrimRight(text, "=")
 	for i := range len(body) {
 		if !b64token[body[i]] {
-			return "", errBadBearer
+			return false
 		}
 	}
-	return token, nil
+	return body != ""
 }
 
 // b64token is what a bearer token may hold before its padding: a table, because
@@ -59,37 +86,69 @@ var b64token = func() (table [256]bool) {
 	return table
 }()
 
-var errBadBearer = invalidRequest("Authorization", "must be \"Bearer\" and one token")
+var (
+	errBadBearer    = invalidRequest("Authorization", "must be \"Bearer\" and one token")
+	errBadKey       = invalidRequest(apiKeyHeader, "must be one API key")
+	errNoBearer     = invalidRequest("Authorization", "this app takes tokens in cookies only")
+	errNoBodyTokens = invalidRequest("refresh_token", "this app takes tokens in cookies only")
+)
 
-// credential returns the access token of the request and how it came.
-func (a *API) credential(r *http.Request) (string, authz.Credential, error) {
-	header, err := bearer(r)
+// apiKeyHeader is the header of API keys, in the form of http.Header.
+const apiKeyHeader = "X-Api-Key"
+
+// given appends every credential that the request brings, custom ones aside. Two of
+// one method are a refusal.
+func (a *API) given(r *http.Request, list []presented) ([]presented, error) {
+	p, err := a.authorization(r)
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
-	if !a.cookieTransport() || (header != "" && len(r.Header["Cookie"]) == 0 && a.config.Transport == TransportBoth) {
-		return header, authz.CredentialBearer, nil
+	if p.method != 0 {
+		list = append(list, p)
+	}
+	if p.method == methodBearer && a.config.Transport == TransportCookie && !a.machines {
+		return nil, errNoBearer
+	}
+	if a.config.APIKeys != nil {
+		if lines := r.Header[apiKeyHeader]; len(lines) > 0 {
+			if len(lines) > 1 || p.method == methodAPIKey {
+				return nil, errTwoCredentials
+			}
+			if !isB64token(lines[0]) {
+				return nil, errBadKey
+			}
+			list = append(list, presented{methodAPIKey, lines[0]})
+		}
+	}
+	if !a.cookieTransport() || len(r.Header["Cookie"]) == 0 {
+		return list, nil
 	}
 	cookie, err := a.config.Jar.Read(r, cookies.Access, a.secure(r))
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
-	switch {
-	case header != "" && cookie != "":
-		return "", "", errTwoCredentials
-	case cookie != "":
-		return cookie, authz.CredentialCookie, nil
-	case header != "" && a.config.Transport == TransportCookie:
-		return "", "", errNoBearer
-	default:
-		return header, authz.CredentialBearer, nil
+	if cookie != "" {
+		list = append(list, presented{methodCookie, cookie})
 	}
+	return list, nil
 }
 
-var (
-	errNoBearer      = invalidRequest("Authorization", "this app takes tokens in cookies only")
-	errNoBodyRefresh = invalidRequest("refresh_token", "this app takes tokens in cookies only")
-)
+// sole returns the one credential of the request, without a method when there is
+// none.
+func (a *API) sole(r *http.Request) (presented, error) {
+	var buffer [3]presented
+	list, err := a.given(r, buffer[:0])
+	switch {
+	case err != nil:
+		return presented{}, err
+	case len(list) > 1:
+		return presented{}, errTwoCredentials
+	case len(list) == 0:
+		return presented{}, nil
+	default:
+		return list[0], nil
+	}
+}
 
 func (a *API) cookieTransport() bool { return a.config.Transport != TransportBearer }
 
@@ -99,67 +158,87 @@ func (a *API) secure(r *http.Request) bool {
 }
 
 // authenticate answers who is calling: the whole way of a guarded request. The
-// problem is unauthenticated when nobody says who.
+// problem is unauthenticated when nobody says who. A custom authenticator is asked
+// when the request brings no other credential: one that is wrong does not fall
+// through to it.
 func (a *API) authenticate(r *http.Request, strict bool) (*authz.Principal, error) {
-	text, how, err := a.credential(r)
+	c, err := a.sole(r)
 	if err != nil {
 		return nil, err
 	}
-	if text == "" {
-		return nil, errUnauthenticated
+	if c.method == 0 {
+		return a.custom(r, nil)
 	}
-	return a.identify(r, text, how, strict)
+	return a.identify(r, c, strict, false)
 }
 
-// identify answers whose the credential is.
-func (a *API) identify(r *http.Request, text string, how authz.Credential, strict bool) (*authz.Principal, error) {
-	if how == authz.CredentialCookie && a.crossOrigin(r) {
-		a.report(r.Context(), event.CrossOriginRefused, event.Failure, "", "guard")
-		return nil, errCSRF
+// Method is a name of methods_allowed in a path rule.
+type Method struct {
+	// Name is the name of a custom authenticator, or what the manifest calls it.
+	Name string
+	// Credentials are what counts as the method. A custom authenticator has none.
+	Credentials []authz.Credential
+}
+
+// counts reports whether a principal came by the method.
+func (m *Method) counts(c authz.Credential) bool {
+	for _, own := range m.Credentials {
+		if own == c {
+			return true
+		}
 	}
-	v, err := a.verify(r.Context(), text, strict)
-	if err != nil {
-		return nil, err
+	return len(m.Credentials) == 0 && string(c) == m.Name
+}
+
+// carriers are how credentials reach a request.
+var carriers = map[authz.Credential]method{
+	authz.CredentialBearer: methodBearer, authz.CredentialClientToken: methodBearer, authz.CredentialCookie: methodCookie,
+	authz.CredentialAPIKey: methodAPIKey, authz.CredentialBasic: methodBasic, authz.CredentialClientSecret: methodBasic,
+}
+
+// named is what a path rule names, prepared.
+type named struct {
+	methods  []Method
+	carriers method
+	all      bool
+	// passwords says that users may come by Basic.
+	passwords bool
+	custom    []string
+}
+
+func newNamed(methods []Method, all bool) *named {
+	n := &named{methods: methods, all: all}
+	for _, m := range methods {
+		if len(m.Credentials) == 0 {
+			n.custom = append(n.custom, m.Name)
+			n.carriers |= methodCustom
+		}
+		for _, c := range m.Credentials {
+			n.carriers |= carriers[c]
+			n.passwords = n.passwords || c == authz.CredentialBasic
+		}
 	}
-	return v.Principal(how), nil
+	return n
+}
+
+// find returns the index of the method that a credential counts as, -1 for none.
+func (n *named) find(c authz.Credential) int {
+	for i := range n.methods {
+		if n.methods[i].counts(c) {
+			return i
+		}
+	}
+	return -1
 }
 
 // userBy is user for a rule that names the credentials that count. One that it
 // does not name is as good as none, and beside one that it names a refusal: which
-// of them counts must not depend on who reads it. Where it names both and both are
-// there, they have to be of one subject.
-func (a *API) userBy(r *http.Request, credentials []authz.Credential, all bool) (*authz.Principal, error) {
-	given, err := a.given(r)
+// of them counts must not depend on who reads it. Where several that it names are
+// there, each has to be right and all of one subject.
+func (a *API) userBy(r *http.Request, n *named) (*authz.Principal, error) {
+	found, err := a.combine(r, n)
 	if err != nil {
 		return nil, err
-	}
-	if given[0].text != "" && given[1].text != "" && len(credentials) < len(given) {
-		return nil, errTwoCredentials
-	}
-	var found *authz.Principal
-	for _, c := range given {
-		if !slices.Contains(credentials, c.how) {
-			continue
-		}
-		if c.text == "" {
-			if all {
-				return nil, errUnauthenticated
-			}
-			continue
-		}
-		p, err := a.identify(r, c.text, c.how, false)
-		if err != nil {
-			return nil, err
-		}
-		if found != nil && found.ID != p.ID {
-			return nil, errTwoSubjects
-		}
-		if found == nil {
-			found = p
-		}
-	}
-	if found == nil {
-		return nil, errUnauthenticated
 	}
 	if err := a.guests(found); err != nil {
 		return nil, err
@@ -167,44 +246,77 @@ func (a *API) userBy(r *http.Request, credentials []authz.Credential, all bool) 
 	return found, a.enters(r.Context(), found)
 }
 
-type givenCredential struct {
-	text string
-	how  authz.Credential
-}
-
-// given returns every credential that the request brings.
-func (a *API) given(r *http.Request) (given [2]givenCredential, err error) {
-	given[0].how, given[1].how = authz.CredentialBearer, authz.CredentialCookie
-	if given[0].text, err = bearer(r); err != nil {
-		return given, err
-	}
-	if given[0].text != "" && a.config.Transport == TransportCookie {
-		return given, errNoBearer
-	}
-	if a.cookieTransport() {
-		given[1].text, err = a.config.Jar.Read(r, cookies.Access, a.secure(r))
-	}
-	return given, err
-}
-
-// verify checks a token and the living state.
-func (a *API) verify(ctx context.Context, text string, strict bool) (*tokens.Verified, error) {
-	v, err := a.config.Tokens.Verify(text)
+// combine verifies every credential that the rule names. The principal is that of
+// the method that the rule names first.
+func (a *API) combine(r *http.Request, n *named) (*authz.Principal, error) {
+	list, err := a.given(r, nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.config.Blacklist.Check(ctx, v); err != nil {
-		return nil, err
-	}
-	if strict || a.config.Strict {
-		if _, err := a.config.Sessions.Check(ctx, v.Subject(), v.SessionID()); err != nil {
+	by, several := make([]*authz.Principal, len(n.methods)), len(list) > 1
+	if n.carriers&methodCustom != 0 {
+		p, err := a.custom(r, n.custom)
+		switch {
+		case err == nil:
+			several = several || len(list) > 0
+			if err := n.take(by, p, several); err != nil {
+				return nil, err
+			}
+		case AsProblem(err).Code != CodeUnauthenticated:
 			return nil, err
 		}
 	}
-	if v.NoteUse(a.config.Now(), sessions.ActivityInterval) {
-		a.config.Sessions.Seen(v.SessionID())
+	for _, c := range list {
+		if c.method&n.carriers == 0 {
+			if several {
+				return nil, errTwoCredentials
+			}
+			return nil, errUnauthenticated
+		}
+		p, err := a.identify(r, c, false, n.passwords)
+		if err != nil {
+			return nil, err
+		}
+		// Whether a bearer token is a user's or a client's is known only now.
+		if err := n.take(by, p, several); err != nil {
+			return nil, err
+		}
 	}
-	return v, nil
+	return n.result(by)
+}
+
+// take files a principal under the method that it came by.
+func (n *named) take(by []*authz.Principal, p *authz.Principal, others bool) error {
+	i := n.find(p.Credential)
+	switch {
+	case i < 0 && others:
+		return errTwoCredentials
+	case i < 0:
+		return errUnauthenticated
+	case by[i] != nil:
+		return errTwoCredentials
+	}
+	by[i] = p
+	return nil
+}
+
+// result returns the principal that all have in common.
+func (n *named) result(by []*authz.Principal) (found *authz.Principal, err error) {
+	for _, p := range by {
+		switch {
+		case p == nil && n.all:
+			return nil, errUnauthenticated
+		case p == nil:
+		case found == nil:
+			found = p
+		case found.ID != p.ID:
+			return nil, errTwoSubjects
+		}
+	}
+	if found == nil {
+		return nil, errUnauthenticated
+	}
+	return found, nil
 }
 
 var (

@@ -22,6 +22,8 @@ type Guard struct {
 	// silent guards do not ask who is calling: what a guard around them has
 	// found out stays.
 	silent bool
+	// limits says that the guard counts requests, or has one in it that does.
+	limits bool
 	// refusal answers instead of the app, nil for the app.
 	refusal func(http.ResponseWriter, *http.Request, *Problem)
 }
@@ -65,11 +67,19 @@ func (g *Guard) run(r *http.Request) (p *authz.Principal, err error) {
 // principal in the context, and answers all others.
 func (g *Guard) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var counted *verdicts
+		if g != nil && g.limits {
+			r, counted = collecting(r)
+		}
 		p, err := g.run(r)
+		if counted != nil {
+			counted.show(w.Header())
+		}
 		if err != nil {
 			g.refuse(w, r, err) //nolint:contextcheck // the request carries its context
 			return
 		}
+		g.api.observe(r, p)
 		if !g.silent {
 			r = r.WithContext(WithPrincipal(r.Context(), p))
 		}
@@ -92,7 +102,10 @@ func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	r = g.api.beginRequest(w, r)
 	g.api.config.Headers.fill(w, r)
 	p := AsProblem(err)
-	g.api.report(r.Context(), event.AccessDenied, event.Failure, p.userID, p.Code)
+	g.api.measured(r).Denied(p.Code)
+	if p.Code != CodeRateLimited { // reported where it was counted
+		g.api.report(r.Context(), event.AccessDenied, event.Failure, p.userID, p.Code)
+	}
 	g.api.failWith(w, r, p, g.refusal)
 }
 
@@ -180,6 +193,12 @@ func (a *API) RequireHuman() *Guard {
 	return a.requirement(Requirement{HumanOnly: true})
 }
 
+// RequireMachine is RequireUser for machines: services and API keys. People are
+// refused.
+func (a *API) RequireMachine() *Guard {
+	return a.requirement(Requirement{MachineOnly: true})
+}
+
 // RequireFresh is RequireUser for those who have proved who they are within
 // maxAge; a refresh does not count. Zero means ten minutes.
 func (a *API) RequireFresh(maxAge time.Duration) *Guard {
@@ -212,7 +231,7 @@ func (a *API) All(guards ...*Guard) *Guard {
 		}
 		return runAll(r, guards)
 	})
-	all.silent = allSilent(guards)
+	all.silent, all.limits = allSilent(guards), anyLimits(guards)
 	return all
 }
 
@@ -229,6 +248,10 @@ func runAll(r *http.Request, guards []*Guard) (found *authz.Principal, err error
 		}
 	}
 	return found, nil
+}
+
+func anyLimits(guards []*Guard) bool {
+	return slices.ContainsFunc(guards, func(g *Guard) bool { return g != nil && g.limits })
 }
 
 func allSilent(guards []*Guard) bool {
@@ -248,13 +271,13 @@ func (a *API) Optional(guard *Guard) *Guard {
 			return p, nil
 		}
 		switch AsProblem(err).Code {
-		case CodeUnauthenticated, CodeTokenExpired, CodeTokenInvalid, CodeTokenRevoked, CodeSessionExpired:
+		case CodeUnauthenticated, CodeInvalidCredentials, CodeTokenExpired, CodeTokenInvalid, CodeTokenRevoked, CodeSessionExpired:
 			return nil, nil //nolint:nilnil // nobody is calling, and that is allowed
 		default:
 			return nil, err
 		}
 	})
-	optional.silent = guard.silent
+	optional.silent, optional.limits = guard.silent, guard.limits
 	return optional
 }
 

@@ -60,7 +60,10 @@ func (l *logs) String() string {
 func (w *world) move(d time.Duration) { w.offset.Add(int64(d)) }
 
 // everyone enables every route of this version, for everybody.
-const everyone = `"policy":{"authorization":{"initial_policies":[["user","mandate","policies"],["user","mandate","users"],["user","mandate","escalate"]]}},"users":{"allow_anonymous_users":true,"demo_users":[{"email":"demo@example.com","password":"x"}]},"sessions":{"max_per_user":100}`
+const everyone = `"policy":{"authorization":{"initial_policies":[["user","mandate","policies"],["user","mandate","users"],["user","mandate","escalate"],["user","mandate","clients"],["user","mandate","audit"],["user","mandate","metrics"]]}},"tokens":{"issuer":"https://shop.example"},"api_keys":{"enabled":true},"clients":{"enabled":true},"users":{"allow_anonymous_users":true,"demo_users":[{"email":"demo@example.com","password":"x"}]},"sessions":{"max_per_user":100}`
+
+// generous limits are for tests that are about something else.
+const generous = `"rate_limits":{"login":{"max":1000},"login_address":{"max":1000},"register":{"max":1000},"anonymous":{"max":1000},"refresh":{"max":1000},"password":{"max":1000}}`
 
 // guests is an app as it is in production.
 const guests = `"users":{"allow_anonymous_users":true}`
@@ -72,7 +75,7 @@ func setup(t *testing.T, auth string, rest ...string) *world {
 
 func setupOn(t *testing.T, db *mongo.Database, auth string, rest ...string) *world {
 	t.Helper()
-	text := fmt.Sprintf(`{"slug":"shop","auth":{%s}`, auth)
+	text := fmt.Sprintf(`{"slug":"shop","auth":{%s}`, strings.TrimSuffix(generous+","+auth, ","))
 	for _, r := range rest {
 		text += "," + r
 	}

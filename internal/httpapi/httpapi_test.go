@@ -127,9 +127,9 @@ func TestBearer(t *testing.T) {
 		{[]string{"Basic a", "Bearer a"}, "", true},
 	} {
 		r := &http.Request{Header: http.Header{"Authorization": tt.lines}}
-		got, err := bearer(r)
-		if got != tt.want || (err != nil) != tt.bad {
-			t.Errorf("%q: got %q, %v", tt.lines, got, err)
+		got, err := (&API{}).authorization(r)
+		if got.text != tt.want || (err != nil) != tt.bad {
+			t.Errorf("%q: got %q, %v", tt.lines, got.text, err)
 		}
 	}
 }
@@ -263,7 +263,7 @@ func bare(logs io.Writer, serve func(http.ResponseWriter, *http.Request) error) 
 		App: "shop", BasePath: "/auth", Transport: TransportBearer, Events: event.Discard{}, Now: time.Now,
 		Logger: slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}}
-	a.routes = []route{{http.MethodGet, "/x", true, serve}}
+	a.routes = []route{{method: http.MethodGet, path: "/x", enabled: true, serve: serve}}
 	return a
 }
 
@@ -364,9 +364,9 @@ func FuzzBearer(f *testing.F) {
 	f.Add("Bearer abc")
 	f.Add("bearer  a=b")
 	f.Fuzz(func(t *testing.T, line string) {
-		token, err := bearer(&http.Request{Header: http.Header{"Authorization": {line}}})
-		if strings.ContainsAny(token, " \t\r\n,;\"") || (err != nil && token != "") {
-			t.Errorf("%q: %q, %v", line, token, err)
+		found, err := (&API{}).authorization(&http.Request{Header: http.Header{"Authorization": {line}}})
+		if strings.ContainsAny(found.text, " \t\r\n,;\"") || (err != nil && found.text != "") {
+			t.Errorf("%q: %q, %v", line, found.text, err)
 		}
 	})
 }

@@ -17,9 +17,13 @@ import (
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/cookies"
+	"github.com/mandate-auth/mandate/engine/audit"
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/sessions"
 	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/tokens/apikey"
+	"github.com/mandate-auth/mandate/tokens/issuers"
+	"github.com/mandate-auth/mandate/tokens/oauth2"
 	"github.com/mandate-auth/mandate/users"
 )
 
@@ -73,6 +77,7 @@ const (
 	CodeFreshRequired      = "fresh_required"
 	CodeForbidden          = "forbidden"
 	CodeHumanRequired      = "human_required"
+	CodeMachineRequired    = "machine_required"
 	CodeInsufficientScope  = "insufficient_scope"
 	CodeCSRFFailed         = "csrf_failed"
 	CodeTLSRequired        = "tls_required"
@@ -83,10 +88,12 @@ const (
 	CodeEmailTaken         = "email_taken"
 	CodeConflict           = "conflict"
 	CodeSessionLimit       = "session_limit"
+	CodeAPIKeyLimit        = "api_key_limit"
 	CodeTooLarge           = "too_large"
 	CodeUnsupportedMedia   = "unsupported_media_type"
 	CodeInvalidField       = "invalid_field"
 	CodeAccountLocked      = "account_locked"
+	CodeRateLimited        = "rate_limited"
 	CodeInternal           = "internal"
 	CodeUnavailable        = "unavailable"
 )
@@ -110,6 +117,7 @@ var templates = map[string]template{
 	CodeFreshRequired:      {401, "Recent sign-in required", "This needs a recent sign-in; sign in again."},
 	CodeForbidden:          {403, "Forbidden", "This is not allowed."},
 	CodeHumanRequired:      {403, "Person required", "This is for people, not for machines."},
+	CodeMachineRequired:    {403, "Machine required", "This is for machines, not for people."},
 	CodeInsufficientScope:  {403, "Insufficient scope", "The access token lacks a scope that this needs."},
 	CodeCSRFFailed:         {403, "Cross-origin request refused", "The request comes from another origin, or lacks a JSON content type or X-Requested-With."},
 	CodeTLSRequired:        {403, "HTTPS required", "This needs HTTPS."},
@@ -120,6 +128,7 @@ var templates = map[string]template{
 	CodeEmailTaken:         {409, "E-mail address taken", "The e-mail address belongs to another account."},
 	CodeConflict:           {409, "Conflict", "It was changed at the same time; try again."},
 	CodeSessionLimit:       {409, "Too many sessions", "The account has as many sessions as the app allows; end one first."},
+	CodeAPIKeyLimit:        {409, "Too many API keys", "The account has as many API keys as the app allows; revoke one first."},
 	CodeTooLarge:           {413, "Too large", "The body is larger than 64 KiB."},
 	CodeUnsupportedMedia:   {415, "Unsupported media type", "The body must be JSON, sent as application/json."},
 	CodeInvalidField:       {422, "Invalid field", "A value is not acceptable."},
@@ -128,6 +137,7 @@ var templates = map[string]template{
 	users.CodeCommon:       {422, "Password too common", "The password is too easy to guess."},
 	users.CodeBreached:     {422, "Password breached", "The password has appeared in a data breach."},
 	CodeAccountLocked:      {429, "Account locked", "There were too many failed attempts; try again later."},
+	CodeRateLimited:        {429, "Rate limit exceeded", "There were too many requests; try again later."},
 	CodeInternal:           {500, "Internal error", "Something went wrong; the request id helps to find out what."},
 	CodeUnavailable:        {503, "Unavailable", "This is not available at the moment; try again."},
 }
@@ -170,6 +180,19 @@ var conditions = []struct {
 	{tokens.ErrInvalid, CodeTokenInvalid},
 	{tokens.ErrExpired, CodeTokenExpired},
 	{tokens.ErrRevoked, CodeTokenRevoked},
+	{issuers.ErrUnavailable, CodeUnavailable},
+	{apikey.ErrLimit, CodeAPIKeyLimit},
+	{apikey.ErrOwner, CodeForbidden},
+	{apikey.ErrNotFound, CodeNotFound},
+	{apikey.ErrInvalidCursor, CodeInvalidRequest},
+	{oauth2.ErrNotFound, CodeNotFound},
+	{oauth2.ErrNameTaken, CodeConflict},
+	{oauth2.ErrInvalidClient, CodeInvalidCredentials},
+	{oauth2.ErrInvalidScope, CodeInvalidField},
+	{oauth2.ErrLastSecret, CodeConflict},
+	{oauth2.ErrInvalidCursor, CodeInvalidRequest},
+	{audit.ErrInvalidCursor, CodeInvalidRequest},
+	{audit.ErrNotTamperEvident, CodeNotFound},
 	{cookies.ErrDuplicate, CodeInvalidRequest},
 	{authz.ErrUnavailable, CodeUnavailable},
 	{authz.ErrUnsupported, CodeInvalidRequest},
@@ -254,12 +277,7 @@ func (a *API) failWith(w http.ResponseWriter, r *http.Request, err error, answer
 	if p.Code == CodeInsufficientScope {
 		h.Set("WWW-Authenticate", a.challenge(p.Code)+`, error="insufficient_scope", scope="`+p.scope+`"`)
 	}
-	if (p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests) && p.RetryAfter <= 0 {
-		p.RetryAfter = time.Second
-	}
-	if p.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
-	}
+	retryAfter(h, p)
 	switch {
 	case answer != nil:
 		answer(w, r, p)
@@ -267,6 +285,16 @@ func (a *API) failWith(w http.ResponseWriter, r *http.Request, err error, answer
 		a.config.OnError(w, r, p)
 	default:
 		WriteProblem(w, p)
+	}
+}
+
+// retryAfter says when trying again may help, where it may.
+func retryAfter(h http.Header, p *Problem) {
+	if (p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests) && p.RetryAfter <= 0 {
+		p.RetryAfter = time.Second
+	}
+	if p.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
 	}
 }
 

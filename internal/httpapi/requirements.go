@@ -15,10 +15,10 @@ import (
 // Requirement is what one path rule asks of the requests that it is for.
 type Requirement struct {
 	pathrule.Rule
-	// Credentials are those that count; none means all that the app takes. All asks
-	// for every one of them, of one subject.
-	Credentials []authz.Credential
-	All         bool
+	// Methods are the credentials that count; none means all that the app takes. All
+	// asks for every one of them, of one subject.
+	Methods []Method
+	All     bool
 	// Optional lets requests without a valid credential pass as nobody.
 	Optional bool
 	// Roles asks for one of them, Permissions and Scopes for all.
@@ -26,10 +26,13 @@ type Requirement struct {
 	Permissions []authz.Permission
 	Scopes      []string
 	HumanOnly   bool
+	MachineOnly bool
 	// Internal asks for an address of the app's internal networks.
 	Internal bool
 	// FreshWithin asks for a sign-in that is not older. 0 asks for none.
 	FreshWithin time.Duration
+	// Limit is how many requests pass, nil for any number.
+	Limit *Limit
 }
 
 // pathRules are the requirements of an app, compiled.
@@ -58,7 +61,7 @@ func (a *API) compile(list []Requirement) pathRules {
 // path decides, or auth_required where there is none. A path that can be read in
 // several ways has to satisfy the rule of each.
 func (a *API) ByPath() *Guard {
-	return a.guard(func(r *http.Request) (*authz.Principal, error) {
+	g := a.guard(func(r *http.Request) (*authz.Principal, error) {
 		var indexes [4]int
 		found, err := a.rules.table.Lookup(r, indexes[:0])
 		if err != nil {
@@ -71,6 +74,8 @@ func (a *API) ByPath() *Guard {
 		}
 		return runAll(r, guards)
 	})
+	g.limits = anyLimits(a.rules.guards)
+	return g
 }
 
 var errPath = invalidRequest("path", "must not hold control characters, backslashes, invalid UTF-8 or doubly encoded characters")
@@ -99,22 +104,60 @@ func (a *API) RulesOf(method, path string) ([]int, error) {
 // requirement is the guard of one rule.
 func (a *API) requirement(q Requirement) *Guard {
 	identify := a.RequireUser()
-	if len(q.Credentials) > 0 {
-		identify = a.guard(func(r *http.Request) (*authz.Principal, error) { return a.userBy(r, q.Credentials, q.All) })
+	if len(q.Methods) > 0 {
+		n := newNamed(q.Methods, q.All)
+		identify = a.guard(func(r *http.Request) (*authz.Principal, error) { return a.userBy(r, n) })
 	}
 	g := a.guard(func(r *http.Request) (*authz.Principal, error) {
 		p, err := identify.check(r)
 		if err != nil {
 			return nil, err
 		}
+		if q.Limit != nil && q.Limit.Key == LimitByUser {
+			if err := a.limitGuarded(r, q.Limit, a.limitKey(r, q.Limit, p.ID, "")); err != nil {
+				return nil, err
+			}
+		}
 		return p, a.satisfied(r.Context(), p, &q)
 	})
 	if q.Optional {
 		g = a.Optional(g)
 	}
+	g = a.limited(g, &q)
 	if q.Internal {
 		g = a.All(a.RequireInternal(), g)
 	}
+	return g
+}
+
+// limited counts the requests of a rule. Those that are counted by address are
+// counted first: whoever has no credential must not try for free. Those that are
+// counted by user are counted once it is known who that is, and those of nobody by
+// their address.
+func (a *API) limited(g *Guard, q *Requirement) *Guard {
+	if q.Limit == nil {
+		return g
+	}
+	l, inner := q.Limit, g
+	g = a.guard(func(r *http.Request) (*authz.Principal, error) {
+		if l.Key != LimitByUser {
+			if err := a.limitGuarded(r, l, a.limitKey(r, l, "", "")); err != nil {
+				return nil, err
+			}
+			return inner.check(r)
+		}
+		p, err := inner.check(r)
+		if err == nil && p != nil {
+			return p, nil // counted
+		}
+		if anonymous := err == nil || AsProblem(err).Status == http.StatusUnauthorized; anonymous {
+			if err := a.limitGuarded(r, l, a.limitKey(r, l, "", "")); err != nil {
+				return nil, err
+			}
+		}
+		return nil, err
+	})
+	g.limits = true
 	return g
 }
 
@@ -122,6 +165,9 @@ func (a *API) requirement(q Requirement) *Guard {
 func (a *API) satisfied(ctx context.Context, p *authz.Principal, q *Requirement) error {
 	if q.HumanOnly && !p.IsHuman() {
 		return refuse(CodeHumanRequired)
+	}
+	if q.MachineOnly && !p.IsM2M() {
+		return refuse(CodeMachineRequired)
 	}
 	if q.FreshWithin > 0 && a.config.Now().Sub(p.AuthTime) > q.FreshWithin {
 		return refuse(CodeFreshRequired)
@@ -152,13 +198,25 @@ func (a *API) satisfied(ctx context.Context, p *authz.Principal, q *Requirement)
 // address of the client behind trusted proxies. It asks for no principal.
 func (a *API) RequireInternal() *Guard {
 	g := a.guard(func(r *http.Request) (*authz.Principal, error) {
-		if !contains(a.config.InternalNetworks, clientAddress(r, a.config.TrustedProxies)) {
+		if !a.internal(r) {
 			return nil, errForbidden
 		}
 		return nil, nil //nolint:nilnil // it says nothing about who is calling
 	})
 	g.silent = true
 	return g
+}
+
+// internal reports whether the client is in the app's internal networks. A peer
+// that passes on somebody else's request without being a trusted proxy is not
+// believed to be internal itself: behind a proxy that nobody has configured every
+// client would be.
+func (a *API) internal(r *http.Request) bool {
+	if !contains(a.config.InternalNetworks, clientAddress(r, a.config.TrustedProxies)) {
+		return false
+	}
+	forwarded := len(r.Header["X-Forwarded-For"])+len(r.Header["Forwarded"]) > 0
+	return !forwarded || contains(a.config.TrustedProxies, peer(r))
 }
 
 // RequireScope asks for one of the scopes.

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -15,6 +16,8 @@ var routeTraits = map[string]struct {
 	body    bool // takes JSON
 	private bool // asks who is calling
 	signIn  bool // begins a session
+	machine bool // is of OAuth 2.0: a form, its own errors, and no cookies
+	cached  bool // says the same to everybody
 	members []string
 }{
 	"POST /register":        {body: true, signIn: true, members: []string{"email", "password", "profile.a", "transport", "remember_me", "device.id", "device.name"}},
@@ -43,6 +46,29 @@ var routeTraits = map[string]struct {
 	"PUT /admin/users/{id}/roles":           {body: true, private: true, members: []string{"roles"}},
 	"POST /admin/users/{id}/roles":          {body: true, private: true, members: []string{"role"}},
 	"DELETE /admin/users/{id}/roles/{role}": {private: true},
+
+	"GET /api-keys":         {private: true},
+	"POST /api-keys":        {body: true, private: true, members: []string{"name", "scopes", "expires_in"}},
+	"DELETE /api-keys/{id}": {private: true},
+
+	"POST /oauth2/token":      {machine: true},
+	"POST /oauth2/introspect": {machine: true},
+	"POST /oauth2/revoke":     {machine: true},
+
+	"GET /admin/clients":                          {private: true},
+	"POST /admin/clients":                         {body: true, private: true, members: []string{"name", "scopes", "token_ttl"}},
+	"GET /admin/clients/{id}":                     {private: true},
+	"PATCH /admin/clients/{id}":                   {body: true, private: true, members: []string{"scopes", "status"}},
+	"DELETE /admin/clients/{id}":                  {private: true},
+	"POST /admin/clients/{id}/secrets":            {private: true},
+	"DELETE /admin/clients/{id}/secrets/{secret}": {private: true},
+
+	"GET /me/activity":         {private: true},
+	"GET /admin/audit":         {private: true},
+	"GET /admin/audit/summary": {private: true},
+	"GET /admin/audit/verify":  {private: true},
+	"GET /metrics":             {private: true},
+	"GET /openapi.json":        {cached: true},
 }
 
 // routes calls f for every route that the app serves.
@@ -58,7 +84,7 @@ func (w *world) routes(f func(route, method, path string)) {
 			continue
 		}
 		seen++
-		f(route, method, strings.NewReplacer("{id}", "ses_x", "{role}", "user").Replace(path))
+		f(route, method, strings.NewReplacer("{id}", "ses_x", "{role}", "user", "{secret}", "sec_x").Replace(path))
 	}
 	if seen != len(routeTraits) {
 		w.t.Errorf("%d routes were served, want %d", seen, len(routeTraits))
@@ -150,8 +176,11 @@ func TestOperatorsInEveryMember(t *testing.T) {
 	w.routes(func(route, method, path string) {
 		for _, member := range routeTraits[route].members {
 			for _, payload := range payloads {
-				if list, ok := payload.([]any); ok && len(list) == 0 && (member == "permissions" || member == "roles") {
+				if list, ok := payload.([]any); ok && len(list) == 0 && (member == "permissions" || member == "roles" || member == "scopes") {
 					continue // an empty list of texts is one
+				}
+				if payload == 7 && (member == "expires_in" || member == "token_ttl") {
+					continue // seconds
 				}
 				if member == "profile.a" {
 					payload = obj("$set", payload)
@@ -162,6 +191,8 @@ func TestOperatorsInEveryMember(t *testing.T) {
 					body = with(account, "email", "new@example.com")
 				case "POST /login":
 					body = with(account)
+				case "POST /api-keys", "POST /admin/clients":
+					body = obj("name", "x")
 				case "POST /password":
 					body = obj("current_password", password, "new_password", "another long passphrase")
 				}
@@ -195,7 +226,14 @@ func TestEveryPrivateRouteRefusesBadCredentials(t *testing.T) {
 		code   string
 	}{
 		{"nobody", nil, 401, "unauthenticated"},
-		{"another scheme", []edit{header("Authorization", "Basic YTpi")}, 401, "unauthenticated"},
+		{"another scheme", []edit{header("Authorization", "Negotiate YTpi")}, 401, "unauthenticated"},
+		{"a password by Basic", []edit{header("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(email+":"+password)))}, 401, "invalid_credentials"},
+		{"no pair by Basic", []edit{header("Authorization", "Basic x")}, 400, "invalid_request"},
+		{"nobody's API key", []edit{header("X-API-Key", "mdk_x")}, 401, "token_invalid"},
+		{"two API keys", []edit{header("X-API-Key", "mdk_x"), header("X-API-Key", "mdk_x")}, 400, "invalid_request"},
+		{"an API key beside a token", []edit{live, header("X-API-Key", "mdk_x")}, 400, "invalid_request"},
+		{"an API key in both places", []edit{bearer("mdk_x"), header("X-API-Key", "mdk_x")}, 400, "invalid_request"},
+		{"no API key at all", []edit{header("X-API-Key", "a b")}, 400, "invalid_request"},
 		{"garbage", []edit{bearer("a.b.c")}, 401, "token_invalid"},
 		{"a refresh token", []edit{bearer(old.text("refresh_token"))}, 401, "token_invalid"},
 		{"another installation's", []edit{bearer(foreign)}, 401, "token_invalid"},
@@ -244,6 +282,9 @@ func TestNothingIsCached(t *testing.T) {
 		}
 	}
 	w.routes(func(route, method, path string) {
+		if routeTraits[route].cached {
+			return
+		}
 		check(route, w.do(method, path, nil))
 		check(route+" signed in", w.do(method, path, nil, bearer(w.do("POST", "/login", account).text("access_token"))))
 		check("preflight of "+route, w.do("OPTIONS", path, nil, header("Origin", "https://spa.example"), header("Access-Control-Request-Method", method)))

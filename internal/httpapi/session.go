@@ -45,7 +45,10 @@ func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
 		return errUnauthenticated
 	}
 	if t == TransportBearer && a.config.Transport == TransportCookie {
-		return errNoBodyRefresh
+		return errNoBodyTokens
+	}
+	if err := a.limit(w, r, LimitRefresh, a.config.Sessions.Owner(token), ""); err != nil {
+		return err
 	}
 	s, err := a.config.Sessions.Refresh(r.Context(), token, a.device(r, "", ""))
 	if err != nil {
@@ -80,7 +83,7 @@ func (a *API) logout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	access, how, err := a.credential(r)
+	access, err := a.sole(r)
 	if err != nil {
 		return err
 	}
@@ -91,8 +94,8 @@ func (a *API) logout(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	if access != "" {
-		if err := a.endByAccess(r, access, "logout", how == authz.CredentialCookie || token != ""); err != nil {
+	if access.method == methodBearer || access.method == methodCookie {
+		if err := a.endByAccess(r, access.text, "logout", access.method == methodCookie || token != ""); err != nil {
 			return err
 		}
 	}
@@ -174,11 +177,10 @@ var errNoCookies = errors.New(`the manifest's auth.tokens.transport is "bearer":
 
 // Verify checks an access token as a guard does.
 func (a *API) Verify(ctx context.Context, token string) (*authz.Principal, error) {
-	v, err := a.verify(ctx, token, false)
-	if err != nil {
-		return nil, err
+	if a.config.APIKeys != nil && a.config.APIKeys.Owns(token) {
+		return a.config.APIKeys.Verify(ctx, token)
 	}
-	return v.Principal(authz.CredentialBearer), nil
+	return a.byToken(ctx, presented{methodBearer, token}, false)
 }
 
 // Refresh exchanges a refresh token, as POST /refresh does.
@@ -222,7 +224,7 @@ type deviceView struct {
 }
 
 func (a *API) listSessions(w http.ResponseWriter, r *http.Request) error {
-	p, err := a.caller(r)
+	p, err := a.account(r)
 	if err != nil {
 		return err
 	}
@@ -244,7 +246,7 @@ func (a *API) listSessions(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) endSession(w http.ResponseWriter, r *http.Request) error {
-	p, err := a.caller(r)
+	p, err := a.account(r)
 	if err != nil {
 		return err
 	}
@@ -260,7 +262,7 @@ func (a *API) endSession(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) endSessions(w http.ResponseWriter, r *http.Request) error {
-	p, err := a.caller(r)
+	p, err := a.account(r)
 	if err != nil {
 		return err
 	}
@@ -292,10 +294,14 @@ type principalView struct {
 	ID         string         `json:"id"`
 	Kind       string         `json:"kind"`
 	App        string         `json:"app"`
-	SessionID  string         `json:"session_id"`
+	ClientID   string         `json:"client_id,omitempty"`
+	IsM2M      bool           `json:"is_m2m"`
+	Issuer     string         `json:"issuer,omitempty"`
+	SessionID  string         `json:"session_id,omitempty"`
 	Credential string         `json:"credential"`
-	AuthTime   time.Time      `json:"auth_time"`
-	ExpiresAt  time.Time      `json:"expires_at"`
+	AuthTime   time.Time      `json:"auth_time,omitzero"`
+	ExpiresAt  time.Time      `json:"expires_at,omitzero"`
+	Roles      []string       `json:"roles"`
 	Scopes     []string       `json:"scopes,omitempty"`
 	Claims     map[string]any `json:"claims,omitempty"`
 }
@@ -305,11 +311,18 @@ func (a *API) me(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	// Roles are the policy's, not the credential's: when they cannot be had, who is
+	// calling is still an answer.
+	roles, err := a.config.Authz.RolesOf(r.Context(), p)
+	if err != nil {
+		roles = nil
+	}
 	write(w, http.StatusOK, struct {
 		Principal principalView `json:"principal"`
 	}{principalView{
-		ID: p.ID, Kind: string(p.Kind), App: p.App, SessionID: p.SessionID, Credential: string(p.Credential),
-		AuthTime: store.Time(p.AuthTime), ExpiresAt: p.ExpiresAt, Scopes: p.Scopes, Claims: p.Claims,
+		ID: p.ID, Kind: string(p.Kind), App: p.App, ClientID: p.ClientID, IsM2M: p.IsM2M(), Issuer: p.Issuer,
+		SessionID: p.SessionID, Credential: string(p.Credential), AuthTime: store.Time(p.AuthTime), ExpiresAt: p.ExpiresAt,
+		Roles: roles, Scopes: p.Scopes, Claims: p.Claims,
 	}})
 	return nil
 }

@@ -107,6 +107,9 @@ func (a *API) register(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := a.limit(w, r, LimitRegister, "", identifierOf(email)); err != nil {
+		return err
+	}
 	user, err := a.config.Users.Register(r.Context(), users.NewUser{Email: email, Password: password, Profile: profile})
 	if err != nil {
 		return err
@@ -141,6 +144,11 @@ func (a *API) login(w http.ResponseWriter, r *http.Request) error {
 	}
 	if c.DeviceToken == "" && a.cookieTransport() {
 		if c.DeviceToken, err = a.config.Jar.Read(r, cookies.Device, a.secure(r)); err != nil {
+			return err
+		}
+	}
+	for _, rule := range []string{LimitLoginAddress, LimitLogin} {
+		if err := a.limit(w, r, rule, "", identifierOf(c.Email)); err != nil {
 			return err
 		}
 	}
@@ -280,6 +288,9 @@ func (a *API) ofDevice(w http.ResponseWriter, r *http.Request, find func(context
 	}
 	if id == "" {
 		id = users.NewDeviceID()
+	}
+	if err := a.limit(w, r, LimitAnonymous, "", id); err != nil {
+		return err
 	}
 	user, err := find(r.Context(), id)
 	if err != nil {

@@ -68,7 +68,7 @@ type CORSConfig struct {
 }
 
 // corsMethods are the methods of the routes.
-const corsMethods = "GET, POST, PATCH, DELETE"
+const corsMethods = "GET, POST, PUT, PATCH, DELETE"
 
 // apply sets the headers of the Fetch standard for an origin that is listed,
 // and reports whether the request was a preflight that is answered now.

@@ -14,6 +14,7 @@ type node struct {
 	Type        any             `json:"type"`
 	Properties  json.RawMessage `json:"properties"`
 	Items       *node           `json:"items"`
+	More        json.RawMessage `json:"additionalProperties"`
 	Default     json.RawMessage `json:"default"`
 	Description string          `json:"description"`
 	Enum        []string        `json:"enum"`
@@ -60,6 +61,13 @@ func rows(b *strings.Builder, prefix string, parent *node) error {
 		next := n
 		if n.Items != nil && len(n.Items.Properties) > 0 {
 			next, key = n.Items, key+"[]"
+		}
+		if len(n.Properties) == 0 && len(n.More) > 0 && n.More[0] == '{' {
+			named := &node{}
+			if err := json.Unmarshal(n.More, named); err != nil {
+				return err
+			}
+			next, key = named, key+".{name}"
 		}
 		if err := rows(b, key+".", next); err != nil {
 			return err

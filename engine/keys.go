@@ -1,0 +1,268 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/internal/appstate"
+	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/manifest"
+	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/tokens/keys"
+	"github.com/mandate-auth/mandate/tokens/signing"
+)
+
+// ErrSymmetric says that the app signs with HS256: its keys follow from the secret
+// key, and are changed with it.
+var ErrSymmetric = errors.New("the app's keys are derived from the secret key; change Options.SecretKeys")
+
+// SigningKey describes one of the keys that an app signs its tokens with.
+type SigningKey = signing.KeyInfo
+
+// Keys are what an app signs its tokens with. It is safe for concurrent use.
+type Keys struct {
+	app    *App
+	derive *keys.App
+	salt   []byte
+	// stored are the keys of an asymmetric algorithm, nil with HS256. It is replaced
+	// when keys_epoch is raised.
+	stored atomic.Pointer[signing.Store]
+	mu     sync.Mutex // held while the epoch is raised
+	// wanted is the newest version that is known, and following says that a goroutine
+	// installs it.
+	wanted     atomic.Pointer[appstate.KeysVersion]
+	following  atomic.Bool
+	background sync.WaitGroup
+	ctx        context.Context // of what runs in the background, ended by close
+	stop       context.CancelFunc
+}
+
+// Keys returns what the app signs its tokens with.
+func (app *App) Keys() *Keys { return app.keys }
+
+// List returns the app's signing keys, the next, the current and those that are
+// still published because tokens of theirs live. The error is [ErrSymmetric] for
+// an app with HS256.
+func (k *Keys) List(ctx context.Context) ([]SigningKey, error) {
+	s := k.stored.Load()
+	if s == nil {
+		return nil, ErrSymmetric
+	}
+	return s.List(ctx)
+}
+
+// Rotate makes the next key, which is published at once and signs ten minutes
+// later, once everybody who keeps the published keys knows it. The schedule
+// (auth.tokens.key_rotation) begins anew with it.
+func (k *Keys) Rotate(ctx context.Context) (*SigningKey, error) {
+	s := k.stored.Load()
+	if s == nil {
+		return nil, ErrSymmetric
+	}
+	return s.Rotate(ctx)
+}
+
+// RotateNow is Rotate with a key that signs at once. Whoever has fetched the
+// published keys within the last five minutes meets a key that it does not know
+// until it fetches them again.
+func (k *Keys) RotateNow(ctx context.Context) (*SigningKey, error) {
+	s := k.stored.Load()
+	if s == nil {
+		return nil, ErrSymmetric
+	}
+	return s.RotateNow(ctx)
+}
+
+// Revoke ends a key that somebody else may have: its tokens are refused from now
+// on, and another one signs.
+func (k *Keys) Revoke(ctx context.Context, kid string) error {
+	s := k.stored.Load()
+	if s == nil {
+		return ErrSymmetric
+	}
+	return s.Revoke(ctx, kid)
+}
+
+// EndAllTokens ends every access and refresh token of the app, whatever it is
+// signed with, by raising keys_epoch: everybody has to sign in again. What is
+// stored stays readable. Other instances follow within
+// auth.tokens.revocation.max_staleness.
+func (k *Keys) EndAllTokens(ctx context.Context) error {
+	e := k.app.engine
+	epoch, err := e.states.RaiseKeysEpoch(ctx, k.app.slug)
+	if err != nil {
+		return err
+	}
+	k.app.events.Record(ctx, event.Event{
+		Type: event.KeysEpochRaised, Result: event.Success, App: k.app.slug, Time: e.opts.Now(), Request: event.RequestFrom(ctx),
+	})
+	return k.install(ctx, appstate.KeysVersion{Epoch: epoch, Version: k.wanted.Load().Version})
+}
+
+// install makes this instance use the keys of a version.
+func (k *Keys) install(ctx context.Context, v appstate.KeysVersion) error {
+	if err := k.raise(v.Epoch); err != nil {
+		return err
+	}
+	if s := k.stored.Load(); s != nil {
+		return s.Load(ctx)
+	}
+	return nil
+}
+
+// raise leaves the keys of lower epochs behind. Nothing that they signed is accepted
+// from now on, whether or not the new ones can be had.
+func (k *Keys) raise(epoch int64) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.derive.Epoch() >= epoch {
+		return nil
+	}
+	var next *signing.Store
+	if k.stored.Load() != nil {
+		var err error
+		if next, err = k.store(epoch); err != nil {
+			return err
+		}
+	}
+	if err := k.derive.SetEpoch(epoch); err != nil {
+		return err
+	}
+	if next == nil {
+		return k.app.tokens.UseDerivedKeys()
+	}
+	k.stored.Store(next)
+	return k.app.tokens.UseKeys(nil)
+}
+
+// store returns the stored keys of an epoch.
+func (k *Keys) store(epoch int64) (*signing.Store, error) {
+	app, e := k.app, k.app.engine
+	t := &app.manifest.Auth.Tokens
+	life := max(time.Duration(t.AccessTTL), longestClientToken(app.manifest))
+	return signing.New(e.db, signing.Config{
+		App: app.slug, Algorithm: t.Algorithm, Keys: k.derive, Salt: k.salt, KeysEpoch: epoch, Rotation: time.Duration(t.KeyRotation),
+		TokenTTL: life + time.Duration(t.Leeway), Now: e.opts.Now, Logger: e.opts.Logger, Events: app.events,
+		Announce: func(ctx context.Context) error { return e.states.KeysChanged(ctx, app.slug) },
+		OnChange: func(set signing.Set) {
+			if k.derive.Epoch() != epoch {
+				return // a load that was under way when the epoch was raised
+			}
+			if err := app.tokens.UseKeys(set.Accepted); err != nil {
+				e.opts.Logger.Error("use the signing keys", slog.String("app", app.slug), slog.Any("error", err))
+			}
+		},
+	})
+}
+
+// longestClientToken is the longest life that a client's token can have: one that
+// an administrator sets, too.
+func longestClientToken(m *manifest.Manifest) time.Duration {
+	if !m.Auth.Clients.Enabled {
+		return 0
+	}
+	return tokens.MaxAccessTTL
+}
+
+// buildKeys makes the app's keys usable, and follows what other instances do to
+// them.
+func (e *Engine) buildKeys(ctx context.Context, app *App, state *appstate.State, derive *keys.App) error {
+	k := &Keys{app: app, derive: derive, salt: state.Salt}
+	app.keys = k
+	k.wanted.Store(&state.Keys)
+	if app.manifest.Auth.Tokens.Algorithm != tokens.HS256 {
+		s, err := k.store(state.Keys.Epoch)
+		if err != nil {
+			return err
+		}
+		if err := e.index(ctx, "signing_keys", s.EnsureIndexes); err != nil {
+			return err
+		}
+		if err := s.Load(ctx); err != nil {
+			return err
+		}
+		k.stored.Store(s)
+	}
+	k.ctx, k.stop = context.WithCancel(context.WithoutCancel(ctx))
+	e.watcher.WatchKeys(app.slug, state.Keys, k.observe)
+	return nil
+}
+
+// observe takes note of what another instance did, and follows it in the
+// background.
+func (k *Keys) observe(v appstate.KeysVersion) {
+	k.wanted.Store(&v)
+	if k.following.CompareAndSwap(false, true) {
+		k.background.Go(k.follow)
+	}
+}
+
+// keysRetry is how long a change that could not be followed is left alone.
+const keysRetry = time.Second
+
+// follow installs what other instances did, until nothing newer is wanted.
+func (k *Keys) follow() {
+	for k.ctx.Err() == nil {
+		v := k.wanted.Load()
+		err := k.install(k.ctx, *v)
+		if err == nil {
+			k.following.Store(false)
+			if k.wanted.Load() == v || !k.following.CompareAndSwap(false, true) {
+				return
+			}
+			continue
+		}
+		if k.ctx.Err() == nil {
+			k.app.engine.opts.Logger.Error("follow a change of keys", slog.String("app", k.app.slug), slog.Any("error", err))
+		}
+		select {
+		case <-k.ctx.Done():
+		case <-time.After(keysRetry):
+		}
+	}
+}
+
+// close ends what runs in the background, or gives up with ctx.
+func (k *Keys) close(ctx context.Context) error {
+	if k.stop == nil {
+		return nil // never watched
+	}
+	k.app.engine.watcher.ForgetKeys(k.app.slug)
+	k.stop()
+	return store.Wait(ctx, &k.background)
+}
+
+// upkeep rotates keys when it is their time.
+func (k *Keys) upkeep(ctx context.Context) {
+	s := k.stored.Load()
+	if s == nil {
+		return
+	}
+	if err := s.Load(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		k.app.engine.opts.Logger.Error("look after the signing keys", slog.String("app", k.app.slug), slog.Any("error", err))
+	}
+}
+
+// newKey looks for a key that another instance has made just now.
+func (k *Keys) newKey(ctx context.Context, kid string) (bool, error) {
+	s := k.stored.Load()
+	if s == nil {
+		return false, nil
+	}
+	return s.RefreshUnknown(ctx, kid)
+}
+
+// published serves the keys that verify the app's tokens, nil where there are none
+// to publish.
+func (k *Keys) published() http.Handler {
+	if k.stored.Load() == nil {
+		return nil
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { k.stored.Load().Handler().ServeHTTP(w, r) })
+}
