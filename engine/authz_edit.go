@@ -216,9 +216,6 @@ func (z *Authz) report(ctx context.Context, c *authz.Change) {
 		ev := event.Event{
 			Type: kind, Result: event.Success, App: z.app.slug, Time: z.app.engine.opts.Now(), UserID: userID, Reason: reason, Request: event.RequestFrom(ctx),
 		}
-		if p := PrincipalFrom(ctx); p != nil {
-			ev.Actor = p.ID
-		}
 		z.app.events.Record(ctx, ev)
 	}
 	for _, a := range c.Assign {

@@ -163,6 +163,7 @@ func TestFaults(t *testing.T) {
 		})
 	}
 	operations.Wait()
+	s.recordedWhole(t)
 	n := s.points.Load()
 	t.Logf("%d faults were met", n)
 	if n < 100 && !t.Failed() && !filtered() {
@@ -219,35 +220,8 @@ func newRig(t *testing.T, db *mongo.Database, counts func(bson.Raw) bool) *rig {
 	return &rig{db: storetest.Faulty(t, db, f), faults: f}
 }
 
-// foregroundCommand leaves out besides what is background that a guard has
-// written down when a session or a key was seen, and what the audit trail writes:
-// goroutines do that.
-func foregroundCommand(raw bson.Raw) bool {
-	c := enginetest.NewCommand(raw)
-	switch {
-	case c.Background() || recording(c):
-		return false
-	case c.Name != "update":
-		return true
-	default:
-		return raw.Lookup("updates", "0", "q", "last_seen_at").Type == 0 && raw.Lookup("updates", "0", "u", "$set", "last_used_at").Type == 0
-	}
-}
-
-// recording reports whether the audit trail's own goroutine has sent the command.
-func recording(c enginetest.Command) bool {
-	if c.Collection != audit.Collection {
-		return false
-	}
-	switch c.Name {
-	case "insert", "update":
-		return true
-	case "find": // the chains of other instances, and what it has stored itself
-		return c.Raw.Lookup("filter", "_id", "$ne").Type != 0 || c.Raw.Lookup("filter", "_id", "$in").Type != 0
-	default:
-		return false
-	}
-}
+// foregroundCommand leaves out what is background: goroutines do that.
+func foregroundCommand(raw bson.Raw) bool { return !enginetest.NewCommand(raw).Background() }
 
 // startingCommand counts besides what the start of an engine asks: the server's
 // clock, where the driver asks for itself in admin, and what it then follows.
@@ -257,9 +231,27 @@ func startingCommand(raw bson.Raw) bool {
 		db, _ := raw.Lookup("$db").StringValueOK()
 		return db != "admin"
 	case "find":
-		return !recording(c)
+		return c.Collection != audit.Collection || foregroundCommand(raw)
 	default:
 		return foregroundCommand(raw)
+	}
+}
+
+// recordedWhole checks the audit trails that all of it went into, from several
+// instances each.
+func (s *sweep) recordedWhole(t *testing.T) {
+	t.Helper()
+	verified := map[*world]bool{}
+	for range cap(s.rigs) {
+		w := (<-s.rigs).healthy
+		if verified[w] {
+			continue
+		}
+		verified[w] = true
+		report, err := w.app.Audit().Verify(t.Context())
+		if err != nil || !report.Intact() || len(report.Chains) < perDatabase {
+			t.Errorf("the audit trail after all faults: %+v, %v", report, err)
+		}
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/mandate-auth/mandate/engine"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/tokens"
 )
 
@@ -115,22 +115,19 @@ func TestStrictSurvivesALostRevocation(t *testing.T) {
 	}
 }
 
+// defect is an authenticator that is broken.
+type defect struct{}
+
+func (defect) Authenticate(*http.Request) (*engine.Principal, error) { panic("a defect") }
+
 func TestPanicInAGuardRefuses(t *testing.T) {
 	t.Parallel()
-	w := setup(t, ``)
-	first := w.register()
-	var broke atomic.Bool
-	broken := newWorld(t, w.db, manifestOf(t, "shop", ``), func(o *engine.Options) {
-		o.Now = func() time.Time {
-			if broke.Load() {
-				panic("a defect")
-			}
-			return time.Now()
-		}
+	w := newWorld(t, storetest.Database(t), manifestOf(t, "shop", ``), func(o *engine.Options) {
+		o.Authenticators = map[string]engine.NewAuthenticator{"own": func(string) (engine.Authenticator, error) { return defect{}, nil }}
 	})
-	broke.Store(true)
-	defer broke.Store(false)
-	p, err := broken.app.RequireUser().Check(newRequest(t, first.text("access_token")))
+	r := newRequest(t, "")
+	r.Header.Del("Authorization")
+	p, err := w.app.RequireUser().Check(r)
 	if p != nil || engine.AsProblem(err).Code != "internal" {
 		t.Errorf("got %v, %v", p, err)
 	}

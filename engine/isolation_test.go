@@ -12,8 +12,13 @@ import (
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine"
+	"github.com/mandate-auth/mandate/engine/audit"
+	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/sessions"
+	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/tokens/apikey"
+	"github.com/mandate-auth/mandate/tokens/oauth2"
 	"github.com/mandate-auth/mandate/users"
 )
 
@@ -27,6 +32,9 @@ type tenant struct {
 	access   string
 	refresh  string
 	device   string
+	key      *apikey.Created
+	client   *oauth2.Created
+	machine  string // an access token of the client
 }
 
 // tenants loads three apps into one engine, with one address in each.
@@ -53,12 +61,29 @@ func tenants(t *testing.T, w *world) []*tenant {
 		}
 		tn.session = list[0].ID
 		if err := tn.app.Authz().AddRules(t.Context(), rule(tn.user, "secret of "+slug, "read"), rule("user", "documents", "read"),
-			rule(tn.user, "mandate", "policies"), rule(tn.user, "mandate", "users"), rule(tn.user, "mandate", "escalate")); err != nil {
+			rule(tn.user, "mandate", "policies"), rule(tn.user, "mandate", "users"), rule(tn.user, "mandate", "escalate"),
+			rule(tn.user, "mandate", "clients"), rule(tn.user, "mandate", "audit"), rule(tn.user, "mandate", "metrics")); err != nil {
 			t.Fatal(err)
 		}
+		tn.machines(t)
 		out = append(out, tn)
 	}
 	return out
+}
+
+// machines makes what machines authenticate with.
+func (tn *tenant) machines(t *testing.T) {
+	t.Helper()
+	var err error
+	if tn.key, err = tn.app.APIKeys().Create(t.Context(), apikey.NewKey{UserID: tn.user, Name: "ci"}); err != nil {
+		t.Fatal(err)
+	}
+	if tn.client, err = tn.app.Clients().Create(t.Context(), oauth2.NewClient{Name: "worker", Scopes: []string{"read"}}); err != nil {
+		t.Fatal(err)
+	}
+	if tn.machine, _, err = tn.app.IssueClientToken(t.Context(), tn.client.ID); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // state is what is stored of an app, apart from what attempts leave behind.
@@ -70,6 +95,8 @@ func (tn *tenant) state(t *testing.T, w *world) string {
 		"session_heads":   {"app": tn.slug, "_id": tn.user},
 		"user_sessions":   {"app": tn.slug, "_id": tn.session},
 		"token_blacklist": {"app": tn.slug},
+		"api_keys":        {"app": tn.slug},
+		"oauth_clients":   {"app": tn.slug},
 		"casbin_policies": {"$or": bson.A{bson.M{"ptype": "p", "v1": tn.slug}, bson.M{"ptype": "g", "v2": tn.slug, "v0": tn.user}}},
 	} {
 		cursor, err := w.db.Collection(collection).Find(t.Context(), filter)
@@ -82,6 +109,7 @@ func (tn *tenant) state(t *testing.T, w *world) string {
 		}
 		for _, d := range docs {
 			delete(d, "last_seen_at")
+			delete(d, "last_used_at")
 		}
 		fmt.Fprintf(&b, "%s %v\n", collection, docs)
 	}
@@ -147,6 +175,10 @@ func presented(of, at *tenant) map[string]func(*http.Request) {
 		"device as bearer":  bearer(of.device),
 		"its cookies": cookie("__Host-"+of.slug+"_access="+of.access, "__Secure-"+of.slug+"_refresh="+of.refresh,
 			"__Host-"+of.slug+"_device="+of.device),
+		"API key":                   bearer(of.key.Key),
+		"API key in its header":     header("X-API-Key", of.key.Key),
+		"client's token":            bearer(of.machine),
+		"client's secret":           basic(of.client.ID, of.client.Secret),
 		"its access in our cookie":  cookie("__Host-" + at.slug + "_access=" + of.access),
 		"its refresh in our cookie": cookie("__Secure-" + at.slug + "_refresh=" + of.refresh),
 		"all in our cookies": cookie("__Host-"+at.slug+"_access="+of.access, "__Secure-"+at.slug+"_refresh="+of.refresh,
@@ -171,8 +203,14 @@ func overHTTP(t *testing.T, of, at *tenant) (pairs int) {
 		"PUT /admin/roles/{role}/permissions": obj("permissions", []any{"secret of " + of.slug + ":read"}),
 		"PUT /admin/users/{id}/roles":         obj("roles", []any{"admin"}),
 		"POST /admin/users/{id}/roles":        obj("role", "admin"),
+		"POST /api-keys":                      obj("name", "x"),
+		"POST /admin/clients":                 obj("name", "x"),
+		"PATCH /admin/clients/{id}":           obj("status", "disabled"),
+		"POST /oauth2/token":                  "grant_type=client_credentials",
+		"POST /oauth2/introspect":             "token=" + of.machine,
+		"POST /oauth2/revoke":                 "token=" + of.machine,
 	}
-	open := map[string]bool{"GET /health": true, "POST /anonymous": true, "POST /demo": true}
+	open := map[string]bool{"GET /health": true, "GET /openapi.json": true, "POST /anonymous": true, "POST /demo": true}
 	for _, served := range at.app.Routes() {
 		method, path, _ := strings.Cut(served, " ")
 		route := method + " " + strings.TrimPrefix(path, base)
@@ -183,10 +221,19 @@ func overHTTP(t *testing.T, of, at *tenant) (pairs int) {
 				body = obj()
 			}
 			id := of.session
-			if strings.Contains(path, "/users/{id}") {
+			switch {
+			case strings.Contains(path, "/users/{id}"):
 				id = of.user
+			case strings.Contains(path, "/clients/{id}"):
+				id = of.client.ID
+			case strings.Contains(path, "/api-keys/{id}"):
+				id = of.key.ID
 			}
-			r := do(t, at.app.Handler(), method, strings.NewReplacer("{id}", id, "{role}", "user").Replace(path), body, edit)
+			edits := []request{edit}
+			if strings.Contains(path, "/oauth2/") {
+				edits = append(edits, formed)
+			}
+			r := do(t, at.app.Handler(), method, strings.NewReplacer("{id}", id, "{role}", "user", "{secret}", of.client.Secrets[0].ID).Replace(path), body, edits...)
 			what := fmt.Sprintf("%s of %s at %s %s", name, of.slug, at.slug, route)
 			switch {
 			case open[route]:
@@ -221,6 +268,13 @@ func overHTTP(t *testing.T, of, at *tenant) (pairs int) {
 		{"DELETE", base + "/admin/users/" + of.user + "/roles/user", nil, 404},
 		{"POST", base + "/admin/policies", obj("add", []any{obj("subject", of.user, "object", "a", "action", "b")}), 404},
 		{"GET", base + "/admin/policies?subject=" + of.user, nil, 200}, // and none is listed
+		{"DELETE", base + "/api-keys/" + of.key.ID, nil, 404},
+		{"GET", base + "/admin/clients/" + of.client.ID, nil, 404},
+		{"PATCH", base + "/admin/clients/" + of.client.ID, obj("status", "disabled"), 404},
+		{"POST", base + "/admin/clients/" + of.client.ID + "/secrets", nil, 404},
+		{"DELETE", base + "/admin/clients/" + of.client.ID + "/secrets/" + of.client.Secrets[0].ID, nil, 404},
+		{"DELETE", base + "/admin/clients/" + of.client.ID, nil, 404},
+		{"GET", base + "/admin/audit?user_id=" + of.user, nil, 200},
 	} {
 		pairs++
 		edits := []request{own}
@@ -238,8 +292,12 @@ func overHTTP(t *testing.T, of, at *tenant) (pairs int) {
 		"strict": at.app.Strict(), "owner": at.app.RequireOwnerOr(owns(of.user, nil), nil), "any": at.app.Any(at.app.RequireAdmin(), at.app.RequireUser()),
 	} {
 		pairs++
-		if r := do(t, guard.Handler(ok), "GET", "/", nil, bearer(of.access)); r.status != 401 {
-			t.Errorf("the guard %s of %s with a token of %s: %d %s", name, at.slug, of.slug, r.status, r.raw)
+		for what, credential := range map[string]request{
+			"a token": bearer(of.access), "an API key": bearer(of.key.Key), "a client's token": bearer(of.machine), "a client": basic(of.client.ID, of.client.Secret),
+		} {
+			if r := do(t, guard.Handler(ok), "GET", "/", nil, credential); r.status != 401 {
+				t.Errorf("the guard %s of %s with %s of %s: %d %s", name, at.slug, what, of.slug, r.status, r.raw)
+			}
 		}
 	}
 	return pairs
@@ -291,6 +349,22 @@ func directly(t *testing.T, of, at *tenant) (pairs int) {
 		"StartSession":         {second(app.StartSession(ctx, of.user, engine.Device{}, false)), users.ErrNotFound},
 		"Refresh":              {second(app.Refresh(ctx, of.refresh, engine.Device{})), sessions.ErrTokenInvalid},
 		"Logout":               {app.Logout(ctx, of.refresh), sessions.ErrTokenInvalid},
+		"APIKeys.Get":          {second(app.APIKeys().Get(ctx, of.user, of.key.ID)), apikey.ErrNotFound},
+		"APIKeys.Verify":       {second(app.APIKeys().Verify(ctx, of.key.Key)), tokens.ErrInvalid},
+		"APIKeys.Revoke":       {app.APIKeys().Revoke(ctx, of.user, of.key.ID, "x"), apikey.ErrNotFound},
+		"APIKeys.RevokeAll":    {repeatable(app.APIKeys().RevokeAll(ctx, of.user, "x")), errNothing},
+		"APIKeys.Create":       {second(app.APIKeys().Create(ctx, apikey.NewKey{UserID: of.user, Name: "x"})), apikey.ErrOwner},
+		"Clients.Get":          {second(app.Clients().Get(ctx, of.client.ID)), oauth2.ErrNotFound},
+		"Clients.Authenticate": {second(app.Clients().Authenticate(ctx, of.client.ID, of.client.Secret)), oauth2.ErrInvalidClient},
+		"Clients.Rotate":       {second(app.Clients().Rotate(ctx, of.client.ID)), oauth2.ErrNotFound},
+		"Clients.RemoveSecret": {app.Clients().RemoveSecret(ctx, of.client.ID, of.client.Secrets[0].ID), oauth2.ErrNotFound},
+		"Clients.SetScopes":    {app.Clients().SetScopes(ctx, of.client.ID, nil), oauth2.ErrNotFound},
+		"Clients.Disable":      {app.Clients().Disable(ctx, of.client.ID, "x"), oauth2.ErrNotFound},
+		"Clients.Enable":       {app.Clients().Enable(ctx, of.client.ID), oauth2.ErrNotFound},
+		"Clients.Delete":       {app.Clients().Delete(ctx, of.client.ID), oauth2.ErrNotFound},
+		"IssueClientToken":     {third(app.IssueClientToken(ctx, of.client.ID)), oauth2.ErrNotFound},
+		"DeleteClient":         {app.DeleteClient(ctx, of.client.ID), oauth2.ErrNotFound},
+		"Audit.Query":          {nothing(recordsOf(ctx, app, of.user)), errNothing},
 		"Authz.Can":            {yes(z.Can(ctx, foreign, "documents", "read")), errNothing},
 		"Authz.Can, posing":    {yes(z.Can(ctx, posing, "secret of "+of.slug, "read")), errNothing},
 		"Authz.HasRole":        {yes(z.HasRole(ctx, foreign, "user")), errNothing},
@@ -311,10 +385,19 @@ func directly(t *testing.T, of, at *tenant) (pairs int) {
 			t.Errorf("%s at %s with what belongs to %s: %v; want %v", name, at.slug, of.slug, tt.err, tt.want)
 		}
 	}
-	if _, err := app.Verify(ctx, of.access); err == nil {
-		t.Errorf("Verify at %s takes a token of %s", at.slug, of.slug)
+	for _, credential := range []string{of.access, of.machine, of.key.Key} {
+		if _, err := app.Verify(ctx, credential); err == nil {
+			t.Errorf("Verify at %s takes a credential of %s", at.slug, of.slug)
+		}
 	}
 	return pairs + 1
+}
+
+// recordsOf are the records about somebody of another app, but for those of what was
+// tried here.
+func recordsOf(ctx context.Context, app *engine.App, userID string) ([]audit.Record, error) {
+	records, _, err := app.Audit().Query(ctx, audit.Filter{UserID: userID, Result: event.Success}, 0, "")
+	return records, err
 }
 
 // errNothing stands for an answer that tells nothing and changes nothing.
@@ -328,7 +411,7 @@ func repeatable(err error) error {
 	return err
 }
 
-func third(_ any, _ string, err error) error { return err }
+func third(_, _ any, err error) error { return err }
 
 // An app is loaded, used, closed and loaded again while others serve.
 func TestAppsComeAndGoWhileOthersServe(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine"
+	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/apikey"
@@ -271,6 +272,22 @@ var machineKeyTests = map[string]func(t *testing.T){
 			w := initialClient(t, "billing", initialSecret, scopes)
 			expect(t, w.token(w.clientNamed("billing").ID, initialSecret).text("scope"), want)
 		}
+	},
+	"/auth/clients/initial/id": func(t *testing.T) {
+		id := store.NewID("cli_")
+		w := setup(t, withClients(`"initial":[{"id":"`+id+`","name":"billing","secret":"`+initialSecret+`"}]`), publicURL)
+		expect(t, w.token(id, initialSecret).status, 200)
+		usual := initialClient(t, "billing", initialSecret, ``)
+		expect(t, usual.token(id, initialSecret).status, 401)
+	},
+	"/auth/clients/initial/roles": func(t *testing.T) {
+		for roles, want := range map[string]int{`"admin"`: 200, ``: 403} {
+			w := setup(t, withClients(`"initial":[{"name":"billing","secret":"`+initialSecret+`","roles":[`+roles+`]}]`), publicURL)
+			machine := w.asClient(w.clientNamed("billing").ID)
+			expect(t, w.through(w.app.RequireUser(), machine).status, 200)
+			expect(t, w.through(w.app.RequireAdmin(), machine).status, want)
+		}
+		refused(t, withClients(`"initial":[{"name":"billing","secret":"`+initialSecret+`","roles":["nothing"]}]`), publicURL)
 	},
 	"/auth/requirements/human_only":      humanOnly,
 	"/auth/requirements/machine_only":    machineOnly,

@@ -4,10 +4,12 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
+	mongoevent "go.mongodb.org/mongo-driver/event"
 
 	"github.com/mandate-auth/mandate/engine"
 	"github.com/mandate-auth/mandate/engine/audit"
@@ -216,16 +218,18 @@ var recordKeyTests = map[string]func(t *testing.T){
 // its answer waits for that.
 func answersLast(t *testing.T, rest string, want bool) {
 	t.Helper()
-	commands := &enginetest.Commands{}
-	w := newWorld(t, storetest.Monitored(t, commands.Monitor()), manifestOf(t, "shop", withAudit(rest)))
-	w.recorded(event.AppLoaded)
 	reached, release := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	commands.Hook(func(c enginetest.Command) {
-		if c.Name == "insert" && c.Collection == audit.Collection {
-			once.Do(func() { close(reached); <-release })
+	var armed atomic.Bool
+	monitor := &mongoevent.CommandMonitor{Started: func(_ context.Context, e *mongoevent.CommandStartedEvent) {
+		c := enginetest.NewCommand(e.Command)
+		if c.Name == "insert" && c.Collection == audit.Collection && armed.CompareAndSwap(true, false) {
+			close(reached)
+			<-release
 		}
-	})
+	}}
+	w := newWorld(t, storetest.Monitored(t, monitor), manifestOf(t, "shop", withAudit(rest)))
+	w.recorded(event.AppLoaded)
+	armed.Store(true)
 	answered := make(chan *response, 1)
 	go func() { answered <- do(t, w.app.Handler(), "POST", "/auth/register", account) }()
 	if want {

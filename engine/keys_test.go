@@ -266,7 +266,7 @@ func TestEveryKeyIsEnforced(t *testing.T) {
 	m := manifestOf(t, "shop", `"cookies":{"domain":"shop.example"},"users":{"demo_users":[{"email":"d@example.com","password":"x"}]},`+
 		rules(`{"path":"/x","methods":["GET"],"strategy":"all","methods_allowed":["jwt","session"],"optional":false,"roles":["user"],"permissions":["a:b"],"scopes":["s"],"human_only":true,"internal":true,"fresh_within":"5m"},`+
 			`{"path":"/m","machine_only":true,"rate_limit":"heavy"}`)+`,"rate_limits":{"heavy":{"max":1,"window":"1h"}},`+
-		withKeys(`"scopes":["s"]`)+`,`+withClients(`"scopes":["s"],"initial":[{"name":"billing","secret":"`+initialSecret+`","scopes":["s"]}]`)+`,`+
+		withKeys(`"scopes":["s"]`)+`,`+withClients(`"scopes":["s"],"initial":[{"id":"`+store.NewID("cli_")+`","roles":["user"],"name":"billing","secret":"`+initialSecret+`","scopes":["s"]}]`)+`,`+
 		`"issuers":[{"name":"corp","issuer":"https://corp.example","audience":["shop"],"audience_claim":"aud","algorithms":["ES256"],"token_types":["at+jwt"],`+
 		`"jwks_uri":"https://corp.example/keys","m2m":{"username_claims":["u"],"token_use_claim":"use","token_use_values":["access"],"client_id_claims":["azp"],`+
 		`"user_claims":["email"],"scope_claims":["scp"],"machine_claim":"gty","machine_values":["app"],"subject_is_client":true}}],`+

@@ -284,7 +284,7 @@ func (e *Engine) buildHTTP(app *App) error {
 		APIKeys: app.apiKeys, Clients: app.clients, Issuers: app.issuers, Authenticators: app.authenticators,
 		NewKey: app.keys.newKey, JWKS: app.keys.published(), Limits: app.limits, Audit: app.trail, Metrics: app.metrics, Unmeasured: a.Metrics.ExcludePaths,
 		Issuer: a.Tokens.Issuer, Audience: a.Tokens.Audience, PublicURL: m.PublicURL, ClientScopes: a.Clients.Scopes, DeleteClient: app.DeleteClient,
-		Events: app.events, Logger: e.opts.Logger, Now: e.opts.Now, OnError: e.opts.OnError,
+		Events: app.events, Logger: e.opts.Logger, Now: e.opts.Now, OnError: e.opts.OnError, OpenAPI: app.OpenAPI,
 	}
 	if config.Requirements, err = requirements(a.Requirements, app.limits); err != nil {
 		return err

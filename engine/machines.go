@@ -167,8 +167,29 @@ func (e *Engine) buildClients(ctx context.Context, app *App, k *keys.App) (err e
 		return err
 	}
 	for _, initial := range c.Initial {
-		if _, err := app.clients.Ensure(ctx, oauth2.Initial{Name: initial.Name, Secret: initial.Secret.Value, Scopes: initial.Scopes}); err != nil {
+		if err := app.ensureClient(ctx, &initial); err != nil {
 			return fmt.Errorf("the client %s of auth.clients.initial: %w", initial.Name, err)
+		}
+	}
+	return nil
+}
+
+// ensureClient makes sure of a client that the manifest names, and of its roles.
+func (app *App) ensureClient(ctx context.Context, initial *manifest.InitialClient) error {
+	c, err := app.clients.Ensure(ctx, oauth2.Initial{ID: initial.ID, Name: initial.Name, Secret: initial.Secret.Value, Scopes: initial.Scopes})
+	if err != nil || len(initial.Roles) == 0 {
+		return err
+	}
+	has, err := app.authz.AssignedRoles(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	for _, role := range initial.Roles {
+		if slices.Contains(has, role) {
+			continue // a change of the policy for nothing would reach every instance
+		}
+		if err := app.authz.GrantRole(ctx, c.ID, role); err != nil {
+			return err
 		}
 	}
 	return nil

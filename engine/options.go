@@ -52,7 +52,8 @@ type Options struct {
 	// SecretKeys are the secrets that every key is derived from, newest first:
 	// the first signs, all verify. Each has 32 bytes or more. When there is none
 	// the environment is asked: MANDATE_SECRET_KEY, or for services that move over
-	// FLASK_SECRET_KEY, SECRET_KEY or APP_SECRET_KEY.
+	// FLASK_SECRET_KEY, SECRET_KEY or APP_SECRET_KEY; and for the key that it took the
+	// place of, MANDATE_SECRET_KEY_PREVIOUS.
 	SecretKeys []Secret
 	// Peppers go into password hashes, newest first. They are not derived from
 	// the secret keys, so that those can be changed. Default none.
@@ -115,6 +116,10 @@ type Options struct {
 	OnHash           func()
 }
 
+// previousKey is the variable of the secret key that was in use before: what it has
+// signed and sealed stays good until it is taken away.
+const previousKey = "MANDATE_SECRET_KEY_PREVIOUS"
+
 // nameOf is the form of names that manifests refer to.
 var nameOf = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 
@@ -176,5 +181,9 @@ func (o *Options) withDefaults() (*Options, error) {
 	}
 	out.Logger.Info("the secret key comes from the environment", slog.String("variable", name))
 	out.SecretKeys = []Secret{value}
+	if text, ok := out.LookupEnv(previousKey); ok && text != "" {
+		out.Logger.Info("the secret key before it comes from the environment", slog.String("variable", previousKey))
+		out.SecretKeys = append(out.SecretKeys, NewSecret(text))
+	}
 	return &out, nil
 }

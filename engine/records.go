@@ -117,6 +117,9 @@ func (s *appEvents) Record(ctx context.Context, e event.Event) {
 	if e.Request == (event.Request{}) {
 		e.Request = event.RequestFrom(ctx)
 	}
+	if p := PrincipalFrom(ctx); e.Actor == "" && p != nil && p.ID != e.UserID && p.ID != e.ClientID {
+		e.Actor = p.ID
+	}
 	s.count(&e)
 	if s.trail != nil {
 		s.trail.Record(ctx, e)

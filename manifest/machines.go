@@ -31,9 +31,11 @@ type Clients struct {
 
 // InitialClient is one of "auth.clients.initial".
 type InitialClient struct {
+	ID     string   `json:"id"`
 	Name   string   `json:"name"`
 	Secret Secret   `json:"secret"`
 	Scopes []string `json:"scopes"`
+	Roles  []string `json:"roles"`
 }
 
 // Issuer is one of "auth.issuers".
@@ -82,6 +84,9 @@ func (p *parser) checkMachines(m *Manifest) {
 		}
 		names[c.Initial[i].Name] = true
 		p.checkScopes(at+"/scopes", c.Initial[i].Scopes, c.Scopes)
+		for j, role := range c.Initial[i].Roles {
+			p.known(&a.Policy.Authorization, fmt.Sprintf("%s/roles/%d", at, j), role)
+		}
 	}
 	if len(c.Initial) > 0 && !c.Enabled {
 		p.fault("/auth/clients/initial", "", "needs clients.enabled")

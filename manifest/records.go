@@ -46,8 +46,7 @@ var limits = map[string]struct {
 	"anonymous":     {30, "10m", "ip", "memory"},
 	"refresh":       {10, "1m", "user", "memory"},
 	"password":      {5, "15m", "user", "mongodb"},
-	"token":         {120, "1m", "ip+identifier", "memory"},
-	"introspect":    {600, "1m", "user", "memory"},
+	"token":         {600, "1m", "ip+identifier", "memory"},
 	"api_keys":      {20, "1h", "user", "mongodb"},
 }
 

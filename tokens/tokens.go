@@ -23,6 +23,7 @@ import (
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/internal/table"
 	"github.com/mandate-auth/mandate/tokens/keys"
 )
 
@@ -86,7 +87,7 @@ type Config struct {
 type Service struct {
 	config Config
 	ring   atomic.Pointer[keyring]
-	cache  *cache
+	cache  *table.Table[string, *Verified] // by their exact bytes
 }
 
 // New returns the service for the app that config describes.
@@ -108,7 +109,7 @@ func New(config Config) (*Service, error) {
 		config.CacheSize = 16 << 10
 	}
 	config.Algorithm = cmp.Or(config.Algorithm, HS256)
-	s := &Service{config: config, cache: newCache(config.CacheSize)}
+	s := &Service{config: config, cache: table.New[string, *Verified](config.CacheSize, table.ByEnd())}
 	if config.Algorithm != HS256 {
 		if methods[config.Algorithm] == nil {
 			return nil, fmt.Errorf("tokens: the algorithm %q is not one of HS256, EdDSA, ES256 and RS256", config.Algorithm)

@@ -73,7 +73,7 @@ func (v *Verified) Principal(c authz.Credential) *authz.Principal {
 // again.
 func (s *Service) Verify(text string) (*Verified, error) {
 	now := s.config.Now()
-	if v := s.cache.get(text); v != nil {
+	if v := s.cache.Get(text); v != nil {
 		if err := s.checkKey(v); err != nil {
 			return nil, err
 		}
@@ -89,7 +89,7 @@ func (s *Service) Verify(text string) (*Verified, error) {
 	if err := s.checkTimes(&v.claims, now); err != nil {
 		return nil, err
 	}
-	s.cache.put(strings.Clone(text), v)
+	s.cache.Put(strings.Clone(text), v)
 	return v, nil
 }
 

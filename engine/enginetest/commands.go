@@ -9,6 +9,8 @@ import (
 
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/event"
+
+	"github.com/mandate-auth/mandate/engine/audit"
 )
 
 // Commands records the commands that reach MongoDB, so that a test can count them
@@ -88,8 +90,9 @@ func NewCommand(raw bson.Raw) Command {
 }
 
 // Background reports whether the driver sent the command by itself, or the engine
-// to follow what other instances write. The later batches of any query count as
-// such: they do not say whose they are.
+// to follow what other instances write, to record what has happened and to note when
+// a session or an API key was used: goroutines of theirs do that when it suits them.
+// The later batches of any query count as such: they do not say whose they are.
 func (c Command) Background() bool {
 	switch c.Name {
 	case "getMore", "killCursors", "hello", "isMaster", "ping", "endSessions":
@@ -97,7 +100,15 @@ func (c Command) Background() bool {
 	case "aggregate":
 		_, err := c.Raw.LookupErr("pipeline", "0", "$changeStream")
 		return err == nil
+	case "insert":
+		return c.Collection == audit.Collection
+	case "update":
+		return c.Collection == audit.Collection || c.Raw.Lookup("updates", "0", "q", "last_seen_at").Type != 0 ||
+			c.Raw.Lookup("updates", "0", "u", "$set", "last_used_at").Type != 0
 	case "find":
+		if c.Collection == audit.Collection { // other instances' chains, and whether a record has been stored
+			return c.Raw.Lookup("filter", "_id", "$ne").Type != 0 || c.Raw.Lookup("filter", "_id", "$in").Type != 0
+		}
 		followed := c.Collection == "token_blacklist" || c.Collection == "app_state"
 		return followed && c.Raw.Lookup("filter", "_id").Type == 0
 	default:

@@ -12,6 +12,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/manifest"
 )
 
 const root = "../.."
@@ -24,6 +29,7 @@ var (
 	notYet  = regexp.MustCompile(`not yet: \S`)
 	link    = regexp.MustCompile(`\]\(([^()\s]+)\)`)
 	code    = regexp.MustCompile("(?s)```.*?```|`[^`\n]*`")
+	word    = regexp.MustCompile("`([a-z_]+)`")
 )
 
 // row is a row of a table whose last column is headed "proof".
@@ -221,16 +227,64 @@ func TestLinksLeadSomewhere(t *testing.T) {
 func TestBlocksAreExamples(t *testing.T) {
 	t.Parallel()
 	source := ""
-	for _, name := range []string{"example_docs_test.go", "example_permissions_test.go", "example_readme_test.go"} {
+	for _, name := range []string{"example_docs_test.go", "example_machines_test.go", "example_permissions_test.go", "example_readme_test.go"} {
 		source += read(t, "engine", name) + "\n"
 	}
-	for _, name := range []string{"README.md", "docs/embedding.md", "docs/sessions.md", "docs/production.md", "docs/permissions.md"} {
+	for _, name := range []string{"README.md", "docs/embedding.md", "docs/sessions.md", "docs/production.md", "docs/permissions.md", "docs/machines.md", "docs/operations.md"} {
 		doc := read(t, name)
 		if !strings.Contains(doc, "```go\n") {
 			t.Errorf("%s has no Go block", name)
 		}
 		for _, fault := range strayBlocks(source, doc) {
 			t.Errorf("%s: %s", name, fault)
+		}
+	}
+}
+
+// Whoever looks a type of the audit trail up finds it, and finds no other.
+func TestEventTypesAreDocumented(t *testing.T) {
+	t.Parallel()
+	_, section, _ := strings.Cut(read(t, "docs", "operations.md"), "### What is recorded\n")
+	var listed []string
+	for _, line := range strings.Split(section, "\n") {
+		if strings.HasPrefix(line, "#") {
+			break
+		}
+		if strings.HasPrefix(line, "|") {
+			for _, m := range word.FindAllStringSubmatch(line, -1) {
+				listed = append(listed, m[1])
+			}
+		}
+	}
+	slices.Sort(listed)
+	var types []string
+	for _, kind := range event.Types() {
+		types = append(types, string(kind))
+	}
+	slices.Sort(types)
+	if diff := cmp.Diff(types, listed); diff != "" {
+		t.Errorf("the types of events and those of docs/operations.md (-event +document):\n%s", diff)
+	}
+}
+
+// A manifest that a reader copies is one that loads, but for the variables.
+func TestManifestsOfGuidesAreValid(t *testing.T) {
+	t.Parallel()
+	variable := func(name string) (string, bool) { return "the value of the variable " + name, true }
+	for _, name := range []string{"README.md", "docs/permissions.md", "docs/machines.md", "docs/operations.md"} {
+		found := 0
+		for _, block := range strings.Split(read(t, name), "```json\n")[1:] {
+			block, _, _ = strings.Cut(block, "```")
+			if !strings.Contains(block, `"slug"`) {
+				continue
+			}
+			found++
+			if _, err := manifest.Parse([]byte(block), &manifest.Options{LookupEnv: variable}); err != nil {
+				t.Errorf("%s: %v in\n%s", name, err, block)
+			}
+		}
+		if found == 0 {
+			t.Errorf("%s has no manifest", name)
 		}
 	}
 }

@@ -44,11 +44,12 @@ func (a *API) admin(action string, serve func(http.ResponseWriter, *http.Request
 		if ok, err := a.config.Authz.Can(r.Context(), p, ObjectMandate, action); err != nil {
 			return err
 		} else if !ok {
-			return a.deny(r, p)
+			return denied(p)
 		}
-		err = serve(w, r, p)
+		// What is done below is done by p: events say so.
+		err = serve(w, r.WithContext(WithPrincipal(r.Context(), p)), p)
 		if errors.Is(err, authz.ErrForbidden) {
-			return a.deny(r, p)
+			return denied(p)
 		}
 		return err
 	}

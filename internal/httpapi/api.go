@@ -81,8 +81,8 @@ type Config struct {
 	Unmeasured []string
 	// Prometheus serves the metrics to a scraper, nil where nobody asked for it.
 	Prometheus http.Handler
-	// OpenAPI is the document of the routes, as JSON.
-	OpenAPI []byte
+	// OpenAPI returns the document of the routes, as JSON. Nil serves none.
+	OpenAPI func() []byte
 
 	// Issuer, Audience and PublicURL are what the metadata of the authorization server
 	// says, and ClientScopes what clients may ask for.
@@ -179,7 +179,7 @@ func New(config Config) (*API, error) {
 		return nil, err
 	}
 	a.rules = a.compile(config.Requirements)
-	a.routes = a.table()
+	a.routes = prepare(a.table())
 	return a, nil
 }
 
@@ -209,6 +209,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, refuse(CodeMethodNotAllowed))
 	default:
 		if err := a.serve(rt, w, r); err != nil {
+			a.refused(r, AsProblem(err))
 			a.fail(w, r, err)
 		}
 	}
@@ -220,7 +221,7 @@ func (a *API) serve(rt *route, w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !safeMethod(r.Method) && carries && !rt.machine && a.config.CSRF && (a.origins.Check(r) != nil || simple(r)) {
-		a.report(r.Context(), event.CrossOriginRefused, event.Failure, "", "route")
+		a.report(r.Context(), event.CrossOriginRefused, event.Failure, nil, "route")
 		return errCSRF
 	}
 	return rt.serve(w, r)
@@ -244,11 +245,18 @@ func (a *API) carriesCookie(r *http.Request) (carries bool, err error) {
 	return carries, nil
 }
 
-func (a *API) report(ctx context.Context, kind event.Type, result event.Result, userID, reason string) {
-	a.config.Events.Record(ctx, event.Event{
-		Type: kind, Result: result, App: a.config.App, Time: a.config.Now(), UserID: userID,
-		Reason: reason, Request: event.RequestFrom(ctx),
-	})
+func (a *API) report(ctx context.Context, kind event.Type, result event.Result, who *authz.Principal, reason string) {
+	e := event.Event{
+		Type: kind, Result: result, App: a.config.App, Time: a.config.Now(), Reason: reason, Request: event.RequestFrom(ctx), IsM2M: who.IsM2M(),
+	}
+	switch {
+	case who == nil:
+	case who.Kind == authz.KindService:
+		e.ClientID = who.ID
+	default:
+		e.UserID, e.SessionID = who.ID, who.SessionID
+	}
+	a.config.Events.Record(ctx, e)
 }
 
 // caller is who calls one of our own routes: guests included.
@@ -263,12 +271,22 @@ func (a *API) account(r *http.Request) (*authz.Principal, error) {
 		return nil, err
 	}
 	if p.SessionID == "" || !p.IsHuman() {
-		return nil, errNoAccount
+		return nil, refuseTo(p, CodeHumanRequired)
 	}
 	return p, nil
 }
 
-var errNoAccount = refuse(CodeHumanRequired)
+// refused reports a refusal of one of our own routes. What was refused because of who
+// asked is an event, as behind a guard; what else went wrong has events of its own.
+func (a *API) refused(r *http.Request, p *Problem) {
+	if p.Status != http.StatusUnauthorized && p.Status != http.StatusForbidden && p.Status != http.StatusTooManyRequests {
+		return
+	}
+	a.measured(r).Denied(p.Code)
+	if p.Status == http.StatusForbidden && p.who != nil {
+		a.report(r.Context(), event.AccessDenied, event.Failure, p.who, p.Code)
+	}
+}
 
 // device describes where the request comes from.
 func (a *API) device(r *http.Request, id, name string) sessions.Device {

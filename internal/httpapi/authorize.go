@@ -11,7 +11,6 @@ import (
 	"go.mongodb.org/mongo-driver/mongo"
 
 	"github.com/mandate-auth/mandate/authz"
-	"github.com/mandate-auth/mandate/engine/event"
 )
 
 // Authorizer decides what principals may do. With an error nothing is allowed.
@@ -34,18 +33,7 @@ type Authorizer interface {
 const RoleAdmin = "admin"
 
 // denied is the refusal of a principal that is known.
-func denied(p *authz.Principal) error {
-	problem := *errForbidden
-	problem.userID = p.ID
-	return &problem
-}
-
-// deny is the refusal of a principal on one of the app's own routes, which no guard
-// reports.
-func (a *API) deny(r *http.Request, p *authz.Principal) error {
-	a.report(r.Context(), event.AccessDenied, event.Failure, p.ID, CodeForbidden)
-	return denied(p)
-}
+func denied(p *authz.Principal) error { return refuseTo(p, CodeForbidden) }
 
 // allowing is a guard for the principals that decide admits.
 func (a *API) allowing(decide func(context.Context, *authz.Principal) (bool, error)) *Guard {

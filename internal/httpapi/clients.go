@@ -58,7 +58,7 @@ func (a *API) createClient(w http.ResponseWriter, r *http.Request, p *authz.Prin
 	if err := a.clientScopes(r.Context(), p, n.Scopes); err != nil {
 		return err
 	}
-	created, err := a.config.Clients.Create(WithPrincipal(r.Context(), p), n)
+	created, err := a.config.Clients.Create(r.Context(), n)
 	if err != nil {
 		return err
 	}

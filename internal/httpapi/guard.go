@@ -102,9 +102,10 @@ func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	r = g.api.beginRequest(w, r)
 	g.api.config.Headers.fill(w, r)
 	p := AsProblem(err)
+	g.api.observe(r, p.who)
 	g.api.measured(r).Denied(p.Code)
 	if p.Code != CodeRateLimited { // reported where it was counted
-		g.api.report(r.Context(), event.AccessDenied, event.Failure, p.userID, p.Code)
+		g.api.report(r.Context(), event.AccessDenied, event.Failure, p.who, p.Code)
 	}
 	g.api.failWith(w, r, p, g.refusal)
 }

@@ -28,7 +28,7 @@ type Authenticator interface {
 func (a *API) identify(r *http.Request, c presented, strict, passwords bool) (*authz.Principal, error) {
 	// Browsers add cookies and Basic by themselves, whichever page made the request.
 	if (c.method == methodCookie || c.method == methodBasic) && a.crossOrigin(r) {
-		a.report(r.Context(), event.CrossOriginRefused, event.Failure, "", "guard")
+		a.report(r.Context(), event.CrossOriginRefused, event.Failure, nil, "guard")
 		return nil, errCSRF
 	}
 	watch := a.measured(r).Start()
@@ -145,7 +145,7 @@ func (a *API) checkClient(ctx context.Context, v *tokens.Verified, strict bool) 
 func (a *API) byIssuer(ctx context.Context, issuer *issuers.Issuer, text string) (*authz.Principal, error) {
 	v, err := issuer.Verify(ctx, text)
 	if err != nil {
-		a.report(ctx, event.IssuerRefused, event.Failure, "", AsProblem(err).Code)
+		a.report(ctx, event.IssuerRefused, event.Failure, nil, AsProblem(err).Code)
 		return nil, err
 	}
 	p := &authz.Principal{
@@ -238,7 +238,26 @@ type NamedAuthenticator struct {
 
 // custom asks the authenticators of the service, those of the names or all. Two
 // that both recognise the request are two credentials.
-func (a *API) custom(r *http.Request, names []string) (found *authz.Principal, err error) {
+func (a *API) custom(r *http.Request, names []string) (*authz.Principal, error) {
+	if len(a.config.Authenticators) == 0 {
+		return nil, errUnauthenticated
+	}
+	watch := a.measured(r).Start()
+	found, err := a.recognise(r, names)
+	switch {
+	case err != nil:
+		watch.Failed(AsProblem(err).Code)
+		return nil, err
+	case found == nil:
+		return nil, errUnauthenticated // nothing was presented, so nothing is counted
+	default:
+		watch.Succeeded()
+		return found, nil
+	}
+}
+
+// recognise returns whom an authenticator recognises, nil for nobody.
+func (a *API) recognise(r *http.Request, names []string) (found *authz.Principal, err error) {
 	for _, c := range a.config.Authenticators {
 		if names != nil && !slices.Contains(names, c.Name) {
 			continue
@@ -255,16 +274,13 @@ func (a *API) custom(r *http.Request, names []string) (found *authz.Principal, e
 		}
 		found = p
 	}
-	if found == nil {
-		return nil, errUnauthenticated
-	}
 	return found, nil
 }
 
 func (a *API) askCustom(r *http.Request, c NamedAuthenticator) (*authz.Principal, error) {
 	p, err := c.Authenticate(r)
 	if err != nil {
-		a.report(r.Context(), event.AuthenticatorRefused, event.Failure, "", c.Name)
+		a.report(r.Context(), event.AuthenticatorRefused, event.Failure, nil, c.Name)
 		var problem *Problem
 		if errors.As(err, &problem) || errors.Is(err, store.ErrUnavailable) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 			return nil, err
@@ -278,7 +294,7 @@ func (a *API) askCustom(r *http.Request, c NamedAuthenticator) (*authz.Principal
 	}
 	// What a browser sends by itself could have been sent by any page.
 	if a.crossOrigin(r) {
-		a.report(r.Context(), event.CrossOriginRefused, event.Failure, "", "guard")
+		a.report(r.Context(), event.CrossOriginRefused, event.Failure, nil, "guard")
 		return nil, errCSRF
 	}
 	own := *p

@@ -9,6 +9,7 @@ import (
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/engine/ratelimit"
+	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/users"
 )
 
@@ -41,23 +42,34 @@ const (
 	LimitRefresh      = "refresh"
 	LimitPassword     = "password"
 	LimitToken        = "token"
-	LimitIntrospect   = "introspect"
 	LimitAPIKeys      = "api_keys"
 )
 
-// limit counts an attempt against the rule and refuses what exceeds it. userID and
-// identifier are what the rule may count by; a rule that the app does not have
-// limits nothing.
-func (a *API) limit(w http.ResponseWriter, r *http.Request, rule, userID, identifier string) error {
+// limit counts an attempt against the rule and refuses what exceeds it. id, of who is
+// calling, and identifier are what the rule may count by; a rule that the app does not
+// have limits nothing.
+func (a *API) limit(w http.ResponseWriter, r *http.Request, rule, id, identifier string) error {
 	l := a.config.Limits[rule]
 	if l == nil {
 		return nil
 	}
-	return a.take(r, l, a.limitKey(r, l, userID, identifier), func(d ratelimit.Decision) { d.WriteHeaders(w.Header(), l.Rule) })
+	return a.take(r, l, a.limitKey(r, l, id, identifier), called(id), func(d ratelimit.Decision) { d.WriteHeaders(w.Header(), l.Rule) })
+}
+
+// called is who has the id, as far as events need to know, nil for nobody.
+func called(id string) *authz.Principal {
+	switch {
+	case store.ValidID(id, "usr_"):
+		return &authz.Principal{ID: id, Kind: authz.KindHuman}
+	case store.ValidID(id, "cli_"):
+		return &authz.Principal{ID: id, Kind: authz.KindService}
+	default:
+		return nil
+	}
 }
 
 // take makes one decision and shows it, whatever it is.
-func (a *API) take(r *http.Request, l *Limit, key string, show func(ratelimit.Decision)) error {
+func (a *API) take(r *http.Request, l *Limit, key string, who *authz.Principal, show func(ratelimit.Decision)) error {
 	d, err := l.Store.Take(r.Context(), l.Rule, key)
 	if err != nil {
 		return err // what cannot be counted is not let through
@@ -67,17 +79,17 @@ func (a *API) take(r *http.Request, l *Limit, key string, show func(ratelimit.De
 		return nil
 	}
 	a.measured(r).Limited(l.Rule.Name)
-	a.report(r.Context(), event.RateLimited, event.Failure, "", l.Rule.Name)
-	p := refuse(CodeRateLimited)
+	a.report(r.Context(), event.RateLimited, event.Failure, who, l.Rule.Name)
+	p := refuseTo(who, CodeRateLimited)
 	p.RetryAfter = d.RetryAfter
 	return p
 }
 
-func (a *API) limitKey(r *http.Request, l *Limit, userID, identifier string) string {
+func (a *API) limitKey(r *http.Request, l *Limit, id, identifier string) string {
 	address := network(clientAddress(r, a.config.TrustedProxies))
 	switch {
-	case l.Key == LimitByUser && userID != "":
-		return "user/" + userID
+	case l.Key == LimitByUser && id != "":
+		return "user/" + id
 	case l.Key == LimitByIdentifier:
 		return "ip/" + address + "/" + identifier
 	default:
@@ -127,41 +139,30 @@ func (a *API) RateLimited(rule string, key func(*http.Request) string) *Guard {
 		if l == nil {
 			return nil, fmt.Errorf("the manifest's auth.rate_limits has no rule %q", rule)
 		}
-		counted := ""
-		switch {
-		case key != nil:
-			counted = "key/" + key(r)
-		case l.Key == LimitByUser:
-			counted = a.limitKey(r, l, a.callerID(r), "")
-		default:
-			counted = a.limitKey(r, l, "", "")
+		who := PrincipalFrom(r.Context())
+		if who == nil && key == nil && l.Key == LimitByUser {
+			who, _ = a.authenticate(r, false) // a credential that is refused is nobody's
 		}
-		return nil, a.limitGuarded(r, l, counted)
+		counted, id := "", ""
+		if who != nil {
+			id = who.ID
+		}
+		if counted = a.limitKey(r, l, id, ""); key != nil {
+			counted = "key/" + key(r)
+		}
+		return nil, a.limitGuarded(r, l, counted, who)
 	})
 	g.silent, g.limits = true, true
 	return g
 }
 
 // limitGuarded is limit for a guard, which has no answer to write to.
-func (a *API) limitGuarded(r *http.Request, l *Limit, key string) error {
-	return a.take(r, l, key, func(d ratelimit.Decision) {
+func (a *API) limitGuarded(r *http.Request, l *Limit, key string, who *authz.Principal) error {
+	return a.take(r, l, key, who, func(d ratelimit.Decision) {
 		if v, ok := r.Context().Value(verdictsKey{}).(*verdicts); ok {
 			v.list = append(v.list, verdict{l.Rule, d})
 		}
 	})
-}
-
-// callerID is who a guard further out has found out, or who is calling: "" for
-// nobody, and for a credential that is refused.
-func (a *API) callerID(r *http.Request) string {
-	if p := PrincipalFrom(r.Context()); p != nil {
-		return p.ID
-	}
-	p, err := a.authenticate(r, false)
-	if err != nil {
-		return ""
-	}
-	return p.ID
 }
 
 // Unlimited is the guard of a rule that is off.

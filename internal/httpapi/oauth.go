@@ -95,7 +95,7 @@ func invalidForm(text string) error {
 
 // client answers which client calls: by Basic or by the form, never by both (RFC
 // 6749 section 2.3). Attempts are counted before the secret is looked at.
-func (a *API) client(w http.ResponseWriter, r *http.Request, f *oauth2.Form, rule string) (*oauth2.Client, error) {
+func (a *API) client(w http.ResponseWriter, r *http.Request, f *oauth2.Form) (*oauth2.Client, error) {
 	lines := r.Header["Authorization"]
 	if len(lines) > 1 {
 		return nil, invalidForm("the client authenticates in two ways")
@@ -104,7 +104,8 @@ func (a *API) client(w http.ResponseWriter, r *http.Request, f *oauth2.Form, rul
 	if err != nil {
 		return nil, err
 	}
-	if err := a.limit(w, r, rule, id, clip(id, maxDescribed)); err != nil {
+	// By the address as well: nobody can use up what another one's client may try.
+	if err := a.limit(w, r, LimitToken, "", clip(id, maxDescribed)); err != nil {
 		return nil, err
 	}
 	return a.config.Clients.Authenticate(r.Context(), id, secret)
@@ -120,7 +121,7 @@ func (a *API) token(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c, err := a.client(w, r, &request.Form, LimitToken)
+	c, err := a.client(w, r, &request.Form)
 	if err != nil {
 		return err
 	}
@@ -176,7 +177,7 @@ func (a *API) introspect(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c, err := a.client(w, r, &q.Form, LimitIntrospect)
+	c, err := a.client(w, r, &q.Form)
 	if err != nil {
 		return err
 	}
@@ -216,7 +217,7 @@ func (a *API) revoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c, err := a.client(w, r, &q.Form, LimitToken)
+	c, err := a.client(w, r, &q.Form)
 	if err != nil {
 		return err
 	}

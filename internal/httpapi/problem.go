@@ -42,8 +42,8 @@ type Problem struct {
 	cause error
 	// scope is what was missing (RFC 6750 section 3).
 	scope string
-	// userID is who was refused, where that is known, for events.
-	userID string
+	// who was refused, nil where that is not known.
+	who *authz.Principal
 }
 
 // FieldProblem says what is wrong with one member of the request.
@@ -146,6 +146,13 @@ var templates = map[string]template{
 func refuse(code string) *Problem {
 	t := templates[code]
 	return &Problem{Type: "about:blank", Title: t.title, Status: t.status, Detail: t.detail, Code: code}
+}
+
+// refuseTo returns the problem with the code for a principal that is known.
+func refuseTo(p *authz.Principal, code string) *Problem {
+	problem := refuse(code)
+	problem.who = p
+	return problem
 }
 
 // invalidRequest returns a problem about one member of the request.

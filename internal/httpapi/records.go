@@ -48,7 +48,7 @@ func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *authz.Princip
 		return err
 	}
 	// Who looks at what others did is recorded itself.
-	a.report(r.Context(), event.AuditRead, event.Success, p.ID, "")
+	a.report(r.Context(), event.AuditRead, event.Success, p, "")
 	return a.writeRecords(w, r, f, page)
 }
 
@@ -87,13 +87,13 @@ func (a *API) auditSummary(w http.ResponseWriter, r *http.Request, _ *authz.Prin
 }
 
 // verifyAudit answers whether the app's records are whole.
-func (a *API) verifyAudit(w http.ResponseWriter, r *http.Request, _ *authz.Principal) error {
+func (a *API) verifyAudit(w http.ResponseWriter, r *http.Request, p *authz.Principal) error {
 	report, err := a.config.Audit.Verify(r.Context())
 	if err != nil {
 		return err
 	}
 	if !report.Intact() {
-		a.report(r.Context(), event.AuditBroken, event.Failure, "", "")
+		a.report(r.Context(), event.AuditBroken, event.Failure, p, "")
 	}
 	write(w, http.StatusOK, struct {
 		Intact bool `json:"intact"`

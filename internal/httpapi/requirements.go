@@ -114,7 +114,7 @@ func (a *API) requirement(q Requirement) *Guard {
 			return nil, err
 		}
 		if q.Limit != nil && q.Limit.Key == LimitByUser {
-			if err := a.limitGuarded(r, q.Limit, a.limitKey(r, q.Limit, p.ID, "")); err != nil {
+			if err := a.limitGuarded(r, q.Limit, a.limitKey(r, q.Limit, p.ID, ""), p); err != nil {
 				return nil, err
 			}
 		}
@@ -141,7 +141,7 @@ func (a *API) limited(g *Guard, q *Requirement) *Guard {
 	l, inner := q.Limit, g
 	g = a.guard(func(r *http.Request) (*authz.Principal, error) {
 		if l.Key != LimitByUser {
-			if err := a.limitGuarded(r, l, a.limitKey(r, l, "", "")); err != nil {
+			if err := a.limitGuarded(r, l, a.limitKey(r, l, "", ""), nil); err != nil {
 				return nil, err
 			}
 			return inner.check(r)
@@ -151,7 +151,7 @@ func (a *API) limited(g *Guard, q *Requirement) *Guard {
 			return p, nil // counted
 		}
 		if anonymous := err == nil || AsProblem(err).Status == http.StatusUnauthorized; anonymous {
-			if err := a.limitGuarded(r, l, a.limitKey(r, l, "", "")); err != nil {
+			if err := a.limitGuarded(r, l, a.limitKey(r, l, "", ""), nil); err != nil {
 				return nil, err
 			}
 		}
@@ -164,13 +164,13 @@ func (a *API) limited(g *Guard, q *Requirement) *Guard {
 // satisfied checks what a rule asks of a principal that is known.
 func (a *API) satisfied(ctx context.Context, p *authz.Principal, q *Requirement) error {
 	if q.HumanOnly && !p.IsHuman() {
-		return refuse(CodeHumanRequired)
+		return refuseTo(p, CodeHumanRequired)
 	}
 	if q.MachineOnly && !p.IsM2M() {
-		return refuse(CodeMachineRequired)
+		return refuseTo(p, CodeMachineRequired)
 	}
 	if q.FreshWithin > 0 && a.config.Now().Sub(p.AuthTime) > q.FreshWithin {
-		return refuse(CodeFreshRequired)
+		return refuseTo(p, CodeFreshRequired)
 	}
 	for _, scope := range q.Scopes {
 		if !p.HasScope(scope) {
@@ -243,7 +243,7 @@ func (a *API) RequireScopes(scopes ...string) *Guard {
 }
 
 func lacking(p *authz.Principal, scopes []string) error {
-	problem := refuse(CodeInsufficientScope)
-	problem.scope, problem.userID = strings.Join(scopes, " "), p.ID
+	problem := refuseTo(p, CodeInsufficientScope)
+	problem.scope = strings.Join(scopes, " ")
 	return problem
 }

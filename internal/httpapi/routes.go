@@ -15,6 +15,10 @@ type route struct {
 	// machine says that it is for clients that never authenticate by a cookie, so that
 	// a cookie beside it means nothing.
 	machine bool
+
+	// variables is how many the path has, and segments are its parts where it has any.
+	variables int
+	segments  []string
 }
 
 // table is every route of this version.
@@ -91,7 +95,7 @@ func (a *API) recordRoutes(accounts bool) []route {
 		routes = append(routes, route{method: http.MethodGet, path: "/metrics/prometheus", enabled: true, serve: a.observer(c.Prometheus)})
 	}
 	if c.OpenAPI != nil {
-		routes = append(routes, route{method: http.MethodGet, path: "/openapi.json", enabled: true, serve: document("application/json", c.OpenAPI)})
+		routes = append(routes, route{method: http.MethodGet, path: "/openapi.json", enabled: true, serve: a.openAPI})
 	}
 	return routes
 }
@@ -108,10 +112,20 @@ func (a *API) match(r *http.Request) (found *route, allowed []string) {
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
+	var have []string // the path's segments, where a route has variables
 	for i := range a.routes {
 		rt := &a.routes[i]
-		if !rt.enabled || !rt.matches(r, path) {
-			continue
+		if rt.variables == 0 {
+			if path != rt.path {
+				continue
+			}
+		} else {
+			if have == nil {
+				have = strings.Split(path, "/")
+			}
+			if !rt.matches(r, have) {
+				continue
+			}
 		}
 		allowed = append(allowed, rt.method)
 		if rt.method == http.MethodGet {
@@ -124,18 +138,27 @@ func (a *API) match(r *http.Request) (found *route, allowed []string) {
 	return found, allowed
 }
 
+// prepare leaves the routes that are enabled, and takes the paths of those with
+// variables apart, once.
+func prepare(routes []route) []route {
+	routes = slices.Clone(slices.DeleteFunc(routes, func(rt route) bool { return !rt.enabled }))
+	for i := range routes {
+		rt := &routes[i]
+		if rt.variables = strings.Count(rt.path, "{"); rt.variables > 0 {
+			rt.segments = strings.Split(rt.path, "/")
+		}
+	}
+	return routes
+}
+
 // matches compares the path segment by segment, and keeps its variables. The name of
 // a role is decoded, once; identifiers need no escape and are taken as they were sent.
-func (rt *route) matches(r *http.Request, path string) bool {
-	if !strings.Contains(rt.path, "{") {
-		return path == rt.path
-	}
-	want, have := strings.Split(rt.path, "/"), strings.Split(path, "/")
-	if len(want) != len(have) {
+func (rt *route) matches(r *http.Request, have []string) bool {
+	if len(rt.segments) != len(have) {
 		return false
 	}
-	values := map[string]string{}
-	for i, segment := range want {
+	values := make([][2]string, 0, 4)
+	for i, segment := range rt.segments {
 		name, variable := strings.CutPrefix(segment, "{")
 		if !variable {
 			if segment != have[i] {
@@ -153,10 +176,10 @@ func (rt *route) matches(r *http.Request, path string) bool {
 		if value == "" {
 			return false
 		}
-		values[name] = value
+		values = append(values, [2]string{name, value})
 	}
-	for name, value := range values {
-		r.SetPathValue(name, value)
+	for _, v := range values {
+		r.SetPathValue(v[0], v[1])
 	}
 	return true
 }
@@ -166,9 +189,7 @@ func (rt *route) matches(r *http.Request, path string) bool {
 func (a *API) Paths() []string {
 	var out []string
 	for _, rt := range a.routes {
-		if rt.enabled {
-			out = append(out, rt.method+" "+a.config.BasePath+rt.path)
-		}
+		out = append(out, rt.method+" "+a.config.BasePath+rt.path)
 	}
 	slices.Sort(out)
 	return out

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/cookies"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
@@ -183,7 +184,7 @@ func (a *API) signIn(ctx context.Context, c users.Credentials, d sessions.Device
 		var g *Grant
 		g, err = a.Start(ctx, proof.UserID(), proof, d, remember)
 		if err == nil {
-			a.report(ctx, event.LoginSucceeded, event.Success, g.User.ID, "")
+			a.report(ctx, event.LoginSucceeded, event.Success, &authz.Principal{ID: g.User.ID, Kind: g.User.Kind}, "")
 		}
 		if !is(err, users.ErrChanged, sessions.ErrEpochChanged) {
 			return g, err

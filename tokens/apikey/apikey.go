@@ -31,6 +31,7 @@ import (
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/internal/table"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/keys"
 )
@@ -106,8 +107,9 @@ type Config struct {
 	// may give; an empty list means none.
 	AllowedScopes []string
 	// Rights reports whether the owner may do what the scope stands for, and so give
-	// it to a key. It is asked when a key is made, required. The owner's rights of the
-	// day are the guard's to ask.
+	// it to a key. It is asked when a key is made and whenever one is looked up: a
+	// scope that the owner lost is lost within [Remembered]. Required. What the owner
+	// may at the moment is the guard's to ask.
 	Rights func(ctx context.Context, userID, scope string) (bool, error)
 	// Blacklist and Accounts are required.
 	Blacklist Blacklist
@@ -170,7 +172,8 @@ type Store struct {
 	config Config
 	lead   string // what every key begins with
 	coll   *mongo.Collection
-	table  *table
+	// table remembers the keys that were found good, by their digest.
+	table *table.Table[digest, *entry]
 
 	uses    chan use
 	closing chan struct{}
@@ -192,7 +195,7 @@ func New(db *mongo.Database, config Config) (*Store, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Store{
 		config: config, lead: config.Prefix + "_", coll: store.Handle(db).Collection(config.Collection),
-		table: newTable(config.CacheSize),
+		table: table.New[digest, *entry](config.CacheSize, table.ByDigest[digest]),
 		uses:  make(chan use, useQueue), closing: make(chan struct{}), stop: stop,
 	}
 	s.ended.Go(func() { s.recordUses(ctx) })

@@ -122,15 +122,10 @@ func (s *Store) mayGive(ctx context.Context, n *NewKey) error {
 		return fmt.Errorf("%w: it is of the kind %q", ErrOwner, kind)
 	}
 	for _, scope := range n.Scopes {
-		if s.config.AllowedScopes != nil && !slices.Contains(s.config.AllowedScopes, scope) {
-			return fmt.Errorf("%w: the app gives %q to no key", ErrScope, scope)
-		}
-		may, err := s.config.Rights(ctx, n.UserID, scope)
-		if err != nil {
+		if may, err := s.allows(ctx, n.UserID, scope); err != nil {
 			return err
-		}
-		if !may {
-			return fmt.Errorf("%w: the owner may not give %q", ErrScope, scope)
+		} else if !may {
+			return fmt.Errorf("%w: %q", ErrScope, scope)
 		}
 	}
 	return nil
@@ -246,4 +241,30 @@ func (s *Store) discard(ctx context.Context, r *record) {
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
 	_, _ = s.coll.DeleteOne(ctx, s.own(r.Owner, bson.E{Key: "_id", Value: r.ID}))
+}
+
+// allows reports whether a key of the user may have the scope: the app gives it to
+// keys, and the user may do what it stands for.
+func (s *Store) allows(ctx context.Context, userID, scope string) (bool, error) {
+	if s.config.AllowedScopes != nil && !slices.Contains(s.config.AllowedScopes, scope) {
+		return false, nil
+	}
+	may, err := s.config.Rights(ctx, userID, scope)
+	return may && err == nil, err
+}
+
+// left returns those of a key's scopes that it may still have: the owner, or what
+// the app gives to keys, may have less than when it was made.
+func (s *Store) left(ctx context.Context, userID string, scopes []string) ([]string, error) {
+	var out []string
+	for _, scope := range scopes {
+		may, err := s.allows(ctx, userID, scope)
+		if err != nil {
+			return nil, err
+		}
+		if may {
+			out = append(out, scope)
+		}
+	}
+	return out, nil
 }

@@ -52,7 +52,7 @@ func (s *Store) Verify(ctx context.Context, text string) (*authz.Principal, erro
 		return nil, tokens.ErrMalformed
 	}
 	sum, now := digestOf(text), s.config.Now()
-	e := s.table.get(sum)
+	e := s.table.Get(sum)
 	if e == nil || !e.recent(now) {
 		return s.lookUp(ctx, sum, now)
 	}
@@ -104,18 +104,22 @@ func (s *Store) lookUp(ctx context.Context, sum digest, now time.Time) (*authz.P
 	if err != nil {
 		return nil, err
 	}
+	scopes, err := s.left(ctx, r.Owner, r.Scopes)
+	if err != nil {
+		return nil, err
+	}
 	e := &entry{
 		Remembered: tokens.Remembered{Kind: tokens.RevokedAPIKey, ID: r.ID, UserID: r.Owner, UserEpoch: epoch},
 		principal: authz.Principal{
 			ID: r.Owner, Kind: authz.KindAPIKey, App: s.config.App, TokenID: r.ID,
-			Credential: authz.CredentialAPIKey, ExpiresAt: r.ExpiresAt, Scopes: r.Scopes,
+			Credential: authz.CredentialAPIKey, ExpiresAt: r.ExpiresAt, Scopes: scopes,
 		},
 		at: now,
 	}
 	if !r.LastUsedAt.IsZero() {
 		e.used.Store(r.LastUsedAt.UnixMilli())
 	}
-	s.table.put(sum, e)
+	s.table.Put(sum, e)
 	s.use(e, now)
 	return &e.principal, nil
 }

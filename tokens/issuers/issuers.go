@@ -49,6 +49,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/mandate-auth/mandate/internal/table"
 	"github.com/mandate-auth/mandate/tokens/m2m"
 )
 
@@ -132,7 +133,7 @@ type Issuer struct {
 	config   Config
 	detector *m2m.Detector
 	keys     *source
-	cache    *cache
+	cache    *table.Table[string, *Verified] // by their exact bytes
 }
 
 // New returns the issuer that config describes. It fetches nothing. Close it when
@@ -146,7 +147,7 @@ func New(config Config) (*Issuer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("issuers: issuer %q: %w", config.Name, err)
 	}
-	return &Issuer{config: config, detector: detector, keys: newSource(&config), cache: newCache(config.CacheSize)}, nil
+	return &Issuer{config: config, detector: detector, keys: newSource(&config), cache: table.New[string, *Verified](config.CacheSize, table.ByEnd())}, nil
 }
 
 // Name returns Config.Name.

@@ -44,7 +44,7 @@ func (s *Set) Owns(token string) (issuer *Issuer, found bool) {
 		return nil, false
 	}
 	for _, i := range s.list {
-		if i.cache.get(token) != nil {
+		if i.cache.Get(token) != nil {
 			return i, true
 		}
 	}

@@ -82,19 +82,19 @@ func (v *Verified) Claims() map[string]any { return v.claims.all }
 // that its key is still accepted, are checked again.
 func (i *Issuer) Verify(ctx context.Context, token string) (*Verified, error) {
 	now := i.config.Now()
-	if v := i.cache.get(token); v != nil {
+	if v := i.cache.Get(token); v != nil {
 		set, err := i.keys.current(ctx, now)
 		if err != nil {
 			return nil, err
 		}
 		if v.isKeyIn(set) {
 			if err := i.config.checkTimes(v.claims, now); err != nil {
-				i.cache.drop(token)
+				i.cache.Drop(token)
 				return nil, err
 			}
 			return v, nil
 		}
-		i.cache.drop(token)
+		i.cache.Drop(token)
 	}
 	v, err := i.verify(ctx, token, now)
 	if err != nil {
@@ -103,7 +103,7 @@ func (i *Issuer) Verify(ctx context.Context, token string) (*Verified, error) {
 	if err := i.config.checkTimes(v.claims, i.config.Now()); err != nil {
 		return nil, err
 	}
-	i.cache.put(strings.Clone(token), v)
+	i.cache.Put(strings.Clone(token), v)
 	return v, nil
 }
 

@@ -44,7 +44,7 @@ func (s *Store) Authenticate(ctx context.Context, id, secret string) (*Client, e
 		return nil, ErrInvalidClient
 	}
 	sum, now := digestOf(id, secret), s.config.Now()
-	e := s.table.get(sum)
+	e := s.table.Get(sum)
 	if e == nil || !e.recent(now) {
 		return s.lookUp(ctx, id, sum, now)
 	}
@@ -92,7 +92,7 @@ func (s *Store) lookUp(ctx context.Context, id string, sum digest, now time.Time
 		bySecrets: tokens.Remembered{Kind: tokens.RevokedClient, ID: secretsOf(r.ID), Epoch: r.SecretsEpoch},
 		at:        now,
 	}
-	s.table.put(sum, e)
+	s.table.Put(sum, e)
 	return e.client, nil
 }
 

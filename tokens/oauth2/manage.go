@@ -22,6 +22,16 @@ func (s *Store) Get(ctx context.Context, id string) (*Client, error) {
 	return s.client(r), nil
 }
 
+// GetByName returns the client of the name, which is unique in the app. The error is
+// [ErrNotFound] when there is none.
+func (s *Store) GetByName(ctx context.Context, name string) (*Client, error) {
+	r, err := s.findOne(ctx, bson.D{{Key: "app", Value: s.config.App}, {Key: "name", Value: name}})
+	if err != nil {
+		return nil, err
+	}
+	return s.client(r), nil
+}
+
 func (s *Store) read(ctx context.Context, id string) (*record, error) {
 	return s.findOne(ctx, s.byID(id))
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/internal/table"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/keys"
 )
@@ -129,7 +130,8 @@ func (c *Config) check() error {
 type Store struct {
 	config Config
 	coll   *mongo.Collection
-	table  *table
+	// table remembers the secrets that were right, by their digest.
+	table *table.Table[digest, *entry]
 }
 
 // New returns the clients of the app that config describes.
@@ -142,7 +144,7 @@ func New(db *mongo.Database, config Config) (*Store, error) {
 		return nil, err
 	}
 	return &Store{
-		config: config, coll: store.Handle(db).Collection(config.Collection), table: newTable(config.CacheSize),
+		config: config, coll: store.Handle(db).Collection(config.Collection), table: table.New[digest, *entry](config.CacheSize, table.ByDigest[digest]),
 	}, nil
 }
 

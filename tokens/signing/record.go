@@ -115,11 +115,11 @@ func generate(algorithm string) (crypto.Signer, error) {
 func (r *record) open(app *keys.App) (tokens.SigningKey, error) {
 	private, err := r.private(app)
 	if errors.Is(err, keys.ErrUnknownSecret) {
-		return tokens.SigningKey{}, fmt.Errorf("%w: %s was %w; add the secret key that was in use on %s back, behind the newest, or revoke the key",
-			ErrUnusable, r.ID, err, r.CreatedAt.Format(time.DateOnly))
+		return tokens.SigningKey{}, fmt.Errorf("%w: %s was %w; add the secret key that was in use on %s back, behind the newest (MANDATE_SECRET_KEY_PREVIOUS), or end the tokens of this key by deleting its document from %s",
+			ErrUnusable, r.ID, err, r.CreatedAt.Format(time.DateOnly), Collection)
 	}
 	if err != nil {
-		return tokens.SigningKey{}, fmt.Errorf("%w: %s of collection %s has been altered (%w); restore the document from a backup or revoke the key",
+		return tokens.SigningKey{}, fmt.Errorf("%w: %s of collection %s has been altered (%w); restore the document from a backup, or delete it, which ends its tokens",
 			ErrUnusable, r.ID, Collection, err)
 	}
 	return tokens.SigningKey{ID: r.ID, Algorithm: r.Algorithm, Private: private, Public: private.Public()}, nil

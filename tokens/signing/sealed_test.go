@@ -237,7 +237,7 @@ func TestLostSecret(t *testing.T) {
 	if !errors.Is(err, signing.ErrUnusable) || !errors.Is(err, keys.ErrUnknownSecret) {
 		t.Fatalf("got %v", err)
 	}
-	for _, part := range []string{old, "2026-03-01", "add the secret key", "revoke"} {
+	for _, part := range []string{old, "2026-03-01", "add the secret key", "deleting"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("the message does not say %q: %v", part, err)
 		}
