@@ -29,7 +29,7 @@ bench: tools
 	$(BIN)/benchstat bench.out
 
 docs:
-	go generate ./manifest
+	go generate ./manifest ./schemas
 
 # The providers that are modules of their own, which ./... does not reach.
 # authz/oso/polar needs a C compiler and downloads 171 MB.

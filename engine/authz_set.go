@@ -203,6 +203,37 @@ func (d *Delegated) may(ctx context.Context, c *authz.Change) error {
 	return nil
 }
 
+// MayActAs returns nil if the principal has every role of the subject and may do what
+// the subject's own rules allow, or holds mandate:escalate: then it exceeds nobody by
+// acting as the subject. Otherwise the error wraps [ErrEscalation].
+func (d *Delegated) MayActAs(ctx context.Context, subject string) error {
+	roles, err := d.authz.AssignedRoles(ctx, subject)
+	if errors.Is(err, authz.ErrUnsupported) {
+		return nil // what is decided elsewhere is given elsewhere
+	}
+	if err != nil {
+		return err
+	}
+	var c authz.Change
+	for _, role := range roles {
+		c.Assign = append(c.Assign, authz.Assignment{Subject: subject, Role: role})
+	}
+	for page := (authz.Page{Limit: authz.MaxPage}); ; {
+		rules, next, err := d.authz.Rules(ctx, authz.RuleFilter{Subject: subject}, page)
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			if r.Effect != authz.Deny {
+				c.Add = append(c.Add, r)
+			}
+		}
+		if page.After = next; next == "" {
+			return d.may(ctx, &c)
+		}
+	}
+}
+
 // administrator lets routes make changes in the name of who calls them.
 type administrator struct{ *Authz }
 
@@ -219,4 +250,9 @@ func (a administrator) SetRules(ctx context.Context, by *Principal, subject stri
 // SetRoles implements [httpapi.Administrator].
 func (a administrator) SetRoles(ctx context.Context, by *Principal, userID string, roles ...string) error {
 	return a.As(by).SetRoles(ctx, userID, roles...)
+}
+
+// MayActAs implements [httpapi.Administrator].
+func (a administrator) MayActAs(ctx context.Context, by *Principal, subject string) error {
+	return a.As(by).MayActAs(ctx, subject)
 }

@@ -114,7 +114,7 @@ func (e *Engine) buildTokens(ctx context.Context, app *App, k *keys.App) (err er
 	t := &app.manifest.Auth.Tokens
 	if app.tokens, err = tokens.New(tokens.Config{
 		App: app.slug, Issuer: t.Issuer, Audience: t.Audience, AccessTTL: time.Duration(t.AccessTTL),
-		Leeway: time.Duration(t.Leeway), Keys: k, Algorithm: t.Algorithm, Now: e.opts.Now,
+		Leeway: time.Duration(t.Leeway), Keys: k, Algorithm: t.Algorithm, Observe: app.observe("tokens"), Now: e.opts.Now,
 	}); err != nil {
 		return err
 	}

@@ -109,9 +109,10 @@ func (e *Engine) buildMachines(ctx context.Context, app *App, k *keys.App) error
 
 func (e *Engine) buildAPIKeys(ctx context.Context, app *App, k *keys.App) (err error) {
 	c := &app.manifest.Auth.APIKeys
-	app.apiKeys, err = apikey.New(e.db, apikey.Config{
+	app.apiKeys, err = apikey.New(e.db, apikey.Config{ //nolint:contextcheck // its goroutine outlives the call
 		App: app.slug, Prefix: c.Prefix, MaxPerUser: c.MaxPerUser, DefaultTTL: time.Duration(c.DefaultTTL), AllowedScopes: c.Scopes,
-		Rights: app.mayGive, Blacklist: app.blacklist, Accounts: keyOwners{app}, Keys: k, Events: app.events, Now: e.opts.Now, Logger: e.opts.Logger,
+		Rights: app.mayGive, Blacklist: app.blacklist, Accounts: keyOwners{app}, Keys: k, Events: app.events,
+		Observe: app.observe("api_keys"), Now: e.opts.Now, Logger: e.opts.Logger,
 	})
 	if err != nil {
 		return err

@@ -457,7 +457,7 @@ func TestOAuth2ClientLibrary(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	if res.StatusCode != 200 {
+	if res.StatusCode != http.StatusOK {
 		t.Errorf("the client's call: %s", res.Status)
 	}
 	config.ClientSecret = "wrong"
@@ -754,5 +754,115 @@ func TestDefaultLimits(t *testing.T) {
 	}
 	if last != 429 {
 		t.Errorf("the eleventh refresh: %d", last)
+	}
+}
+
+// Whoever administers clients gets no secret of one that can do more: who has the
+// secret is the client.
+func TestNobodyBecomesAMightierClient(t *testing.T) {
+	t.Parallel()
+	w := setup(t, machines)
+	clerkID, clerk := w.newUser("clerk@example.com")
+	if err := w.app.Authz().AddRules(t.Context(), rule(clerkID, "mandate", "clients")); err != nil {
+		t.Fatal(err)
+	}
+	weak, _ := w.makeClient("weak")
+	role, _ := w.makeClient("role")
+	rules, _ := w.makeClient("rules")
+	scope, _ := w.makeClient("scope", "mandate:introspect")
+	if err := w.app.Authz().GrantRole(t.Context(), role, "admin"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.app.Authz().AddRules(t.Context(), rule(rules, "safe", "open")); err != nil {
+		t.Fatal(err)
+	}
+	path := func(id string) string { return "/auth/admin/clients/" + id + "/secrets" }
+	w.want(w.do("POST", path(weak), nil, clerk), 201, "")
+	for name, id := range map[string]string{"a role": role, "a rule": rules, "a scope": scope} {
+		if r := w.do("POST", path(id), nil, clerk); r.status != 403 || r.text("client_secret") != "" {
+			t.Errorf("a secret of a client with %s: %d %s", name, r.status, r.raw)
+		}
+	}
+	if err := w.app.Authz().AddRules(t.Context(), rule(clerkID, "mandate", "escalate"), rule(clerkID, "mandate", "introspect")); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{role, rules, scope} {
+		w.want(w.do("POST", path(id), nil, clerk), 201, "")
+	}
+	w.want(w.do("POST", path("cli_00000000000000000000000000"), nil, clerk), 404, "not_found")
+}
+
+// The roles of a client are given and taken over HTTP as those of a user.
+func TestRolesOfClientsOverHTTP(t *testing.T) {
+	t.Parallel()
+	w := setup(t, machines)
+	rootID, root := w.newUser("root@example.com")
+	if err := w.app.Authz().SetRoles(t.Context(), rootID, "admin"); err != nil {
+		t.Fatal(err)
+	}
+	id, _ := w.makeClient("worker")
+	path := "/auth/admin/users/" + id + "/roles"
+	w.want(w.do("POST", path, obj("role", "editor"), root), 204, "")
+	if r := w.want(w.do("GET", path, nil, root), 200, ""); !strings.Contains(r.raw, `"roles":["editor"]`) {
+		t.Errorf("its roles: %s", r.raw)
+	}
+	w.want(w.do("DELETE", path+"/editor", nil, root), 204, "")
+	w.want(w.do("GET", "/auth/admin/users/cli_00000000000000000000000000/roles", nil, root), 404, "not_found")
+}
+
+// Passwords by Basic are guessed no faster than at the sign-in, and right ones are not
+// held up.
+func TestGuessingByBasic(t *testing.T) {
+	t.Parallel()
+	w := setup(t, `"rate_limits":{"login_address":{"max":5},"register":{"max":100}},"requirements":[{"path":"/basic","methods_allowed":["basic"]}]`)
+	w.register()
+	h := w.app.Protect(ok)
+	for range 10 {
+		if r := do(t, h, "GET", "/basic", nil, basicAuth(email, password)); r.status != 200 {
+			t.Fatalf("the right password: %d %s", r.status, r.raw)
+		}
+	}
+	for i := range 5 {
+		w.want(do(t, h, "GET", "/basic", nil, basicAuth("nobody"+strings.Repeat("x", i)+"@example.com", "wrong")), 401, "invalid_credentials")
+	}
+	before := w.hashes.Load()
+	r := do(t, h, "GET", "/basic", nil, basicAuth("another@example.com", "wrong"))
+	if r.status != 429 || r.code() != "rate_limited" || r.header.Get("Retry-After") == "" || w.hashes.Load() != before {
+		t.Errorf("the sixth guess from one address: %d %s, %d hashes", r.status, r.raw, w.hashes.Load()-before)
+	}
+	if r := do(t, h, "GET", "/basic", nil, basicAuth(email, password), from("198.51.100.7:1")); r.status != 200 {
+		t.Errorf("from elsewhere: %d %s", r.status, r.raw)
+	}
+}
+
+// Where everything is asked, keys and secrets are too.
+func TestStrictAsksAboutMachines(t *testing.T) {
+	t.Parallel()
+	commands := &enginetest.Commands{}
+	w := newWorld(t, storetest.Monitored(t, commands.Monitor()), manifestOf(t, "shop", machines))
+	_, token := w.newUser("ada@example.com")
+	key, _ := w.makeKey(token, "documents:read")
+	id, secret := w.makeClient("worker")
+	h := w.app.Strict().Handler(ok)
+	for name, as := range map[string]request{"key": apiKey(key), "secret": basicAuth(id, secret), "token": bearer(w.clientToken(id, secret))} {
+		do(t, h, "GET", "/", nil, as)
+		commands.Reset()
+		if r := do(t, h, "GET", "/", nil, as); r.status != 200 || requested(commands) == "" {
+			t.Errorf("%s: %d %s, asked %q", name, r.status, r.raw, requested(commands))
+		}
+	}
+}
+
+// Somebody of another issuer can be kept out by name.
+func TestDeniedSubjectOfAnotherIssuer(t *testing.T) {
+	t.Parallel()
+	issuer := `,"issuers":[{"name":"idp","issuer":"https://idp.example","audience":["shop"]}]`
+	if _, err := tryManifest("shop", `"policy":{"denied_users":["idp|123"]}`+issuer); err != nil {
+		t.Errorf("a subject of the issuer: %v", err)
+	}
+	for _, user := range []string{"other|123", "idp|", "idp"} {
+		if _, err := tryManifest("shop", `"policy":{"denied_users":["`+user+`"]}`+issuer); err == nil {
+			t.Errorf("%s was taken", user)
+		}
 	}
 }

@@ -58,7 +58,7 @@ func OpenAPIOAuth2ClientCredentials(tokenURL string, scopes map[string]string) [
 
 // MergeOpenAPI adds the components, paths and tags of the parts to a service's own
 // OpenAPI document, both as JSON. Parts are what [App.OpenAPI], [App.OpenAPISchemes]
-// and the functions beside them return, or any other OpenAPI document:
+// and the functions beside them return:
 //
 //	document, err := engine.MergeOpenAPI(own, app.OpenAPISchemes()) // or app.OpenAPI(), with the routes
 //

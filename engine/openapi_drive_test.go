@@ -19,14 +19,15 @@ import (
 // undriven are answers that are described and that no request of the tests brings
 // about, and why. "*" stands for every operation.
 var undriven = map[string]string{
-	"* 500":                          "is a defect, or a fault of the service's own code: TestInternalErrorsAreDescribed",
-	"* 503":                          "is an outage: TestUnavailableIsDescribed",
-	"* 429":                          "TestLimitsAreDescribed",
-	"PATCH /auth/me 404":             "the account has to go between two calls of one request",
-	"PATCH /auth/me 409":             "the account has to change between two calls of one request",
-	"POST /auth/password 404":        "as PATCH /auth/me",
-	"POST /auth/password 409":        "as PATCH /auth/me",
-	"GET /.well-known/jwks.json 404": "an app with HS256 has no such operation: TestDocumentFollowsTheManifest",
+	"* 500":                            "is a defect, or a fault of the service's own code: TestInternalErrorsAreDescribed",
+	"* 503":                            "is an outage: TestUnavailableIsDescribed",
+	"* 429":                            "TestLimitsAreDescribed",
+	"PATCH /auth/me 404":               "the account has to go between two calls of one request",
+	"PATCH /auth/me 409":               "the account has to change between two calls of one request",
+	"POST /auth/password 404":          "as PATCH /auth/me",
+	"POST /auth/password 409":          "as PATCH /auth/me",
+	"GET /auth/admin/audit/verify 404": "a trail without chains: TestTrailWithoutChainsIsDescribed",
+	"GET /.well-known/jwks.json 404":   "an app with HS256 has no such operation: TestDocumentFollowsTheManifest",
 	"GET /.well-known/oauth-authorization-server 404": "an app without clients has no such operation: TestDocumentFollowsTheManifest",
 }
 
@@ -209,7 +210,7 @@ func (c *contract) driveOAuth(id, secret string) {
 		c.call(route, "", "token=x", 401, "invalid_client", sentAsForm)
 	}
 	_, person := c.newUser("person@example.com")
-	r, _ := http.NewRequestWithContext(c.t.Context(), "GET", "/", http.NoBody)
+	r, _ := http.NewRequestWithContext(c.t.Context(), http.MethodGet, "/", http.NoBody)
 	person(r)
 	c.call(revoke, "", "token="+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), 400, "invalid_grant", sentAsForm, by)
 	for _, route := range []string{token, introspect, revoke} {
@@ -415,4 +416,16 @@ func TestInternalErrorsAreDescribed(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.call("POST /auth/oauth2/token", "", "grant_type=client_credentials", 500, "server_error", sentAsForm, clientBasic(made.ID, made.Secret))
+}
+
+// A trail that proves nothing says so as the document has it.
+func TestTrailWithoutChainsIsDescribed(t *testing.T) {
+	t.Parallel()
+	c := wholeWorld(t, wholeAuth+`,"audit":{"tamper_evident":false}`)
+	id, root := c.newUser("root@example.com")
+	if err := c.app.Authz().SetRoles(t.Context(), id, "root"); err != nil {
+		t.Fatal(err)
+	}
+	c.call("GET /auth/admin/audit/verify", "", nil, 404, "not_found", root)
+	c.call("GET /auth/admin/audit", "", nil, 200, "", root)
 }

@@ -103,6 +103,21 @@ func (app *App) gauges() {
 	}
 }
 
+// observe returns what counts the look-ups of what is remembered, nil without
+// metrics.
+func (app *App) observe(cache string) func(hit bool) {
+	if app.metrics == nil {
+		return nil
+	}
+	return func(hit bool) {
+		if hit {
+			app.metrics.CacheHit(cache)
+		} else {
+			app.metrics.CacheMiss(cache)
+		}
+	}
+}
+
 // appEvents receives what happens in one app: for its audit trail, its metrics and
 // the engine's sinks.
 type appEvents struct {

@@ -271,6 +271,14 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s is missing: %d %s", line, page.status, page.raw)
 		}
 	}
+	for _, canary := range []string{token, password, email, in.text("refresh_token"), secretKey} {
+		if strings.Contains(page.raw+r.raw, canary) {
+			t.Errorf("the metrics hold %q", canary)
+		}
+	}
+	if !strings.Contains(page.raw, `auth_cache_lookups_total{app="shop",cache="tokens",result="hit"}`) {
+		t.Error("what was remembered is not counted")
+	}
 	if len(w.eng.Metrics()) != 1 || w.eng.Metrics()[0] != w.app.Metrics() {
 		t.Error("the engine's collectors are not the apps'")
 	}

@@ -139,7 +139,7 @@ func (p *parser) checkPolicy(m *Manifest) {
 	if a.LinkUsersRoles && a.HasRoles() {
 		p.known(a, "/auth/users/registration_role", m.Auth.Users.RegistrationRole)
 	}
-	p.checkEntry(&m.Auth.Policy)
+	p.checkEntry(&m.Auth)
 	p.checkProvider(&m.Auth.Policy)
 	for i, d := range m.Auth.Users.DemoUsers {
 		if d.Role != "" {
@@ -148,8 +148,15 @@ func (p *parser) checkPolicy(m *Manifest) {
 	}
 }
 
+// foreign reports whether the text names somebody of another issuer: "name|subject".
+func foreign(a *Auth, text string) bool {
+	name, rest, ok := strings.Cut(text, "|")
+	return ok && rest != "" && slices.ContainsFunc(a.Issuers, func(i Issuer) bool { return i.Name == name })
+}
+
 // checkEntry checks who may enter the app.
-func (p *parser) checkEntry(policy *Policy) {
+func (p *parser) checkEntry(a *Auth) {
+	policy := &a.Policy
 	for i, role := range policy.AllowedRoles {
 		p.known(&policy.Authorization, fmt.Sprintf("/auth/policy/allowed_roles/%d", i), role)
 	}
@@ -157,8 +164,8 @@ func (p *parser) checkEntry(policy *Policy) {
 		for i, user := range list {
 			at := fmt.Sprintf("/auth/policy/%s/%d", key, i)
 			switch {
-			case user != authz.SubjectAnonymous && !authz.IsID(user):
-				p.fault(at, render(user), "must be the id of a user (usr_…), or \"anonymous\"; addresses can change hands")
+			case user != authz.SubjectAnonymous && !authz.IsID(user) && !foreign(a, user):
+				p.fault(at, render(user), "must be the id of a user (usr_…) or a client (cli_…), \"name|subject\" of one of auth.issuers, or \"anonymous\"; addresses can change hands")
 			case key == "allowed_users" && slices.Contains(policy.DeniedUsers, user):
 				p.fault(at, render(user), "is one of denied_users, too, which wins; remove one of them")
 			case key == "allowed_users" && user == authz.SubjectAnonymous && !policy.AllowAnonymous:

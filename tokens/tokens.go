@@ -77,6 +77,9 @@ type Config struct {
 	Algorithm string
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
+	// Observe is told of each token whether it was remembered, for metrics. Default
+	// nobody.
+	Observe func(hit bool)
 	// CacheSize is how many verified tokens are remembered. Default 16,384; at
 	// some 700 bytes each that is about 11 MiB when it is full.
 	CacheSize int

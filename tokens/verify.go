@@ -73,7 +73,11 @@ func (v *Verified) Principal(c authz.Credential) *authz.Principal {
 // again.
 func (s *Service) Verify(text string) (*Verified, error) {
 	now := s.config.Now()
-	if v := s.cache.Get(text); v != nil {
+	v := s.cache.Get(text)
+	if s.config.Observe != nil {
+		s.config.Observe(v != nil)
+	}
+	if v != nil {
 		if err := s.checkKey(v); err != nil {
 			return nil, err
 		}

@@ -41,8 +41,6 @@ const (
 
 	RequestPassed        Type = "request"
 	AccessDenied         Type = "access_denied"
-	PolicyDenied         Type = "policy_denied"
-	CredentialRefused    Type = "credential_refused"
 	CrossOriginRefused   Type = "cross_origin_refused"
 	AuthenticatorRefused Type = "authenticator_refused"
 	RateLimited          Type = "rate_limited"
@@ -61,12 +59,9 @@ const (
 	ClientDisabled      Type = "client_disabled"
 	ClientEnabled       Type = "client_enabled"
 	ClientDeleted       Type = "client_deleted"
-	ClientAuthenticated Type = "client_authenticated"
 	ClientRefused       Type = "client_refused"
 	ClientTokenIssued   Type = "client_token_issued"
-	TokenRefused        Type = "token_refused"
 	TokenRevoked        Type = "token_revoked"
-	TokenIntrospected   Type = "token_introspected"
 
 	// Keys, and the issuers whose tokens are accepted.
 
@@ -75,8 +70,6 @@ const (
 	SigningKeyRetired   Type = "signing_key_retired"
 	SigningKeyRevoked   Type = "signing_key_revoked"
 	KeysEpochRaised     Type = "keys_epoch_raised"
-	IssuerKeysFetched   Type = "issuer_keys_fetched"
-	IssuerKeysFailed    Type = "issuer_keys_failed"
 	IssuerRefused       Type = "issuer_refused"
 
 	// Roles, policies and the life of an app.
@@ -109,13 +102,12 @@ var types = []Type{
 	PasswordBreached, BreachCheckFailed,
 	LoginSucceeded, LoginFailed, AccountLocked, AnonymousStarted, DemoStarted, SessionStarted, SessionRefreshed,
 	SessionEnded, SessionEvicted, AllSessionsEnded, RefreshReused, DeviceChanged, AddressChanged,
-	RequestPassed, AccessDenied, PolicyDenied, CredentialRefused, CrossOriginRefused, AuthenticatorRefused,
+	RequestPassed, AccessDenied, CrossOriginRefused, AuthenticatorRefused,
 	RateLimited,
 	APIKeyCreated, APIKeyRevoked, APIKeyRefused,
 	ClientCreated, ClientUpdated, ClientSecretRotated, ClientDisabled, ClientEnabled, ClientDeleted,
-	ClientAuthenticated, ClientRefused, ClientTokenIssued, TokenRefused, TokenRevoked, TokenIntrospected,
-	SigningKeyCreated, SigningKeyActivated, SigningKeyRetired, SigningKeyRevoked, KeysEpochRaised,
-	IssuerKeysFetched, IssuerKeysFailed, IssuerRefused,
+	ClientRefused, ClientTokenIssued, TokenRevoked, SigningKeyCreated, SigningKeyActivated, SigningKeyRetired, SigningKeyRevoked, KeysEpochRaised,
+	IssuerRefused,
 	RoleGranted, RoleRevoked, PolicyChanged, ClockSkewed, AppLoaded, AppClosed,
 	AuditStarted, AuditCheckpoint, AuditLost, AuditRead, AuditBroken,
 	AuthSuccess, AuthFailure,

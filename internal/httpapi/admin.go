@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/internal/store"
 )
 
 // Administrator changes what principals may do, in the name of one of them.
@@ -23,6 +24,9 @@ type Administrator interface {
 
 	Rules(ctx context.Context, f authz.RuleFilter, page authz.Page) (rules []authz.Rule, next string, err error)
 	UsersOfRole(ctx context.Context, role string, page authz.Page) (userIDs []string, next string, err error)
+	// MayActAs refuses, as those do, to hand out what would let the principal act as
+	// the subject, unless it may do all that the subject may.
+	MayActAs(ctx context.Context, by *authz.Principal, subject string) error
 	AssignedRoles(ctx context.Context, userID string) ([]string, error)
 	Roles(ctx context.Context, userID string) ([]string, error)
 }
@@ -253,9 +257,13 @@ func (a *API) roleUsers(w http.ResponseWriter, r *http.Request, _ *authz.Princip
 	return nil
 }
 
-// userOf returns the user of the path.
+// userOf returns the user of the path, or the client.
 func (a *API) userOf(r *http.Request) (string, error) {
 	id := r.PathValue("id")
+	if a.config.Clients != nil && store.ValidID(id, "cli_") {
+		_, err := a.config.Clients.Get(r.Context(), id)
+		return id, err
+	}
 	_, err := a.config.Users.Get(r.Context(), id)
 	return id, err
 }

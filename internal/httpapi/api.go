@@ -216,11 +216,14 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *API) serve(rt *route, w http.ResponseWriter, r *http.Request) error {
+	if rt.machine {
+		return rt.serve(w, r)
+	}
 	carries, err := a.carriesCookie(r)
 	if err != nil {
 		return err
 	}
-	if !safeMethod(r.Method) && carries && !rt.machine && a.config.CSRF && (a.origins.Check(r) != nil || simple(r)) {
+	if !safeMethod(r.Method) && carries && a.config.CSRF && (a.origins.Check(r) != nil || simple(r)) {
 		a.report(r.Context(), event.CrossOriginRefused, event.Failure, nil, "route")
 		return errCSRF
 	}
@@ -270,10 +273,14 @@ func (a *API) account(r *http.Request) (*authz.Principal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.SessionID == "" || !p.IsHuman() {
+	switch {
+	case p.IsM2M():
 		return nil, refuseTo(p, CodeHumanRequired)
+	case p.SessionID == "" || !p.IsHuman():
+		return nil, denied(p) // somebody whose account is elsewhere
+	default:
+		return p, nil
 	}
-	return p, nil
 }
 
 // refused reports a refusal of one of our own routes. What was refused because of who

@@ -51,6 +51,10 @@ func (a *API) createAPIKey(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	created, err := a.config.APIKeys.Create(r.Context(), n)
+	var value *authz.ValueError
+	if errors.As(err, &value) {
+		return asSent(value, map[string]string{"scope": "scopes", "ttl": "expires_in"})
+	}
 	if errors.Is(err, apikey.ErrScope) {
 		return &authz.ValueError{Field: "scopes", Message: "hold one that the app does not give to keys, or that you may not give"}
 	}
@@ -71,4 +75,13 @@ func (a *API) revokeAPIKey(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return done(w, a.config.APIKeys.Revoke(r.Context(), p.ID, r.PathValue("id"), "revoked_by_user"))
+}
+
+// asSent is the error with the field under the name that the route calls it by.
+func asSent(err *authz.ValueError, names map[string]string) error {
+	own := *err
+	if name, other := names[own.Field]; other {
+		own.Field = name
+	}
+	return &own
 }

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -21,9 +22,25 @@ func (a *API) listClients(w http.ResponseWriter, r *http.Request, _ *authz.Princ
 	if err != nil {
 		return err
 	}
-	write(w, http.StatusOK, list)
+	out := struct {
+		Clients []clientView `json:"clients"`
+		Next    string       `json:"next,omitempty"`
+	}{make([]clientView, len(list.Clients)), list.Next}
+	for i := range list.Clients {
+		out.Clients[i] = viewClient(&list.Clients[i])
+	}
+	write(w, http.StatusOK, out)
 	return nil
 }
+
+// clientView is a client as the routes show it.
+type clientView struct {
+	*oauth2.Client
+	// TokenTTL is in seconds.
+	TokenTTL int64 `json:"token_ttl"`
+}
+
+func viewClient(c *oauth2.Client) clientView { return clientView{c, int64(c.TokenTTL.Seconds())} }
 
 // clientScopes refuses scopes of Mandate's own that the administrator could not
 // use: a client must not become what its maker is not.
@@ -60,12 +77,12 @@ func (a *API) createClient(w http.ResponseWriter, r *http.Request, p *authz.Prin
 	}
 	created, err := a.config.Clients.Create(r.Context(), n)
 	if err != nil {
-		return err
+		return scopesAsSent(err)
 	}
 	write(w, http.StatusCreated, struct {
-		Client oauth2.Client `json:"client"`
-		Secret string        `json:"client_secret"`
-	}{created.Client, created.Secret})
+		Client clientView `json:"client"`
+		Secret string     `json:"client_secret"`
+	}{viewClient(&created.Client), created.Secret})
 	return nil
 }
 
@@ -79,8 +96,8 @@ func (a *API) answerClient(w http.ResponseWriter, r *http.Request, id string) er
 		return err
 	}
 	write(w, http.StatusOK, struct {
-		Client *oauth2.Client `json:"client"`
-	}{c})
+		Client clientView `json:"client"`
+	}{viewClient(c)})
 	return nil
 }
 
@@ -97,7 +114,7 @@ func (a *API) patchClient(w http.ResponseWriter, r *http.Request, p *authz.Princ
 			return err
 		}
 		if err := a.config.Clients.SetScopes(r.Context(), id, scopes); err != nil {
-			return err
+			return scopesAsSent(err)
 		}
 	}
 	var err error
@@ -117,7 +134,18 @@ func (a *API) patchClient(w http.ResponseWriter, r *http.Request, p *authz.Princ
 }
 
 // rotateClient gives a client a new secret; the one before stays good beside it.
-func (a *API) rotateClient(w http.ResponseWriter, r *http.Request, _ *authz.Principal) error {
+func (a *API) rotateClient(w http.ResponseWriter, r *http.Request, p *authz.Principal) error {
+	c, err := a.config.Clients.Get(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	// Whoever has the secret is the client.
+	if err := a.clientScopes(r.Context(), p, c.Scopes); err != nil {
+		return err
+	}
+	if err := a.config.Admin.MayActAs(r.Context(), p, c.ID); err != nil {
+		return err
+	}
 	secret, err := a.config.Clients.Rotate(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return err
@@ -134,4 +162,12 @@ func (a *API) removeClientSecret(w http.ResponseWriter, r *http.Request, _ *auth
 
 func (a *API) deleteClient(w http.ResponseWriter, r *http.Request, _ *authz.Principal) error {
 	return done(w, a.config.DeleteClient(r.Context(), r.PathValue("id")))
+}
+
+func scopesAsSent(err error) error {
+	var value *authz.ValueError
+	if errors.As(err, &value) {
+		return asSent(value, map[string]string{"scope": "scopes"})
+	}
+	return err
 }

@@ -42,11 +42,13 @@ func (a *API) identify(r *http.Request, c presented, strict, passwords bool) (*a
 }
 
 func (a *API) principal(r *http.Request, c presented, strict, passwords bool) (*authz.Principal, error) {
-	switch c.method {
-	case methodAPIKey:
+	switch strict = strict || a.config.Strict; {
+	case c.method == methodAPIKey && strict:
+		return a.config.APIKeys.VerifyNow(r.Context(), c.text)
+	case c.method == methodAPIKey:
 		return a.config.APIKeys.Verify(r.Context(), c.text)
-	case methodBasic:
-		return a.byBasic(r, c.text, passwords)
+	case c.method == methodBasic:
+		return a.byBasic(r, c.text, strict, passwords)
 	default:
 		return a.byToken(r.Context(), c, strict)
 	}
@@ -174,28 +176,32 @@ var errBadBasic = func() *Problem {
 
 // byBasic checks a client's id and secret, or where passwords are asked for a
 // user's address and password.
-func (a *API) byBasic(r *http.Request, header string, passwords bool) (*authz.Principal, error) {
+func (a *API) byBasic(r *http.Request, header string, strict, passwords bool) (*authz.Principal, error) {
 	name, password, ok := r.BasicAuth()
 	switch {
 	case !ok:
 		return nil, errMalformedBasic
 	case store.ValidID(name, "cli_") && a.config.Clients != nil:
-		return a.bySecret(r.Context(), header)
+		return a.bySecret(r.Context(), header, strict)
 	case !passwords:
 		return nil, errBadBasic
 	default:
-		return a.byPassword(r.Context(), users.Credentials{Email: name, Password: password})
+		return a.byPassword(r, users.Credentials{Email: name, Password: password})
 	}
 }
 
 // bySecret checks a client's id and secret, which are form-encoded in the header (RFC
 // 6749 section 2.3.1).
-func (a *API) bySecret(ctx context.Context, header string) (*authz.Principal, error) {
+func (a *API) bySecret(ctx context.Context, header string, strict bool) (*authz.Principal, error) {
 	id, secret, err := oauth2.ParseBasic(header)
 	if err != nil {
 		return nil, errMalformedBasic
 	}
-	c, err := a.config.Clients.Authenticate(ctx, id, secret)
+	authenticate := a.config.Clients.Authenticate
+	if strict {
+		authenticate = a.config.Clients.AuthenticateNow
+	}
+	c, err := authenticate(ctx, id, secret)
 	if errors.Is(err, oauth2.ErrInvalidClient) {
 		return nil, errBadBasic
 	}
@@ -209,10 +215,27 @@ func (a *API) bySecret(ctx context.Context, header string) (*authz.Principal, er
 
 var errMalformedBasic = invalidRequest("Authorization", "must be \"Basic\" and the base64 of a name, a colon and a secret")
 
-// byPassword is a sign-in for one request: counted like any other, and without a
-// session.
-func (a *API) byPassword(ctx context.Context, c users.Credentials) (*authz.Principal, error) {
+// byPassword is a sign-in for one request, without a session. It is counted like any
+// other by the address that it is for; by the client's address only what fails is,
+// because a right password comes with every request.
+func (a *API) byPassword(r *http.Request, c users.Credentials) (*authz.Principal, error) {
+	ctx := r.Context()
+	guesses := a.config.Limits[LimitLoginAddress]
+	if guesses != nil {
+		d, err := guesses.Store.Peek(ctx, guesses.Rule, a.limitKey(r, guesses, "", ""))
+		if err != nil {
+			return nil, err
+		}
+		if d.Remaining == 0 {
+			return nil, a.exceeded(r, guesses, d, nil)
+		}
+	}
 	proof, err := a.config.Users.Authenticate(ctx, c)
+	if errors.Is(err, users.ErrInvalidCredentials) && guesses != nil {
+		if err := a.limitGuarded(r, guesses, a.limitKey(r, guesses, "", ""), nil); err != nil {
+			return nil, err
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

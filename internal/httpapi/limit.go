@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -78,10 +79,15 @@ func (a *API) take(r *http.Request, l *Limit, key string, who *authz.Principal, 
 	if d.Allowed {
 		return nil
 	}
+	return a.exceeded(r, l, d, who)
+}
+
+// exceeded is the refusal of an attempt that exceeds the limit.
+func (a *API) exceeded(r *http.Request, l *Limit, d ratelimit.Decision, who *authz.Principal) error {
 	a.measured(r).Limited(l.Rule.Name)
 	a.report(r.Context(), event.RateLimited, event.Failure, who, l.Rule.Name)
 	p := refuseTo(who, CodeRateLimited)
-	p.RetryAfter = d.RetryAfter
+	p.RetryAfter = cmp.Or(d.RetryAfter, d.ResetAfter)
 	return p
 }
 

@@ -185,7 +185,8 @@ func (a *API) introspect(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && AsProblem(err).Status != http.StatusUnauthorized {
 		return err
 	}
-	if err != nil || (p.ClientID != c.ID && !slices.Contains(c.Scopes, ScopeIntrospect)) {
+	// What another issuer made is for that issuer to tell about.
+	if err != nil || p.Issuer != "" || (p.ClientID != c.ID && !slices.Contains(c.Scopes, ScopeIntrospect)) {
 		write(w, http.StatusOK, oauth2.IntrospectionResponse{})
 		return nil
 	}
@@ -196,7 +197,7 @@ func (a *API) introspect(w http.ResponseWriter, r *http.Request) error {
 	if !p.ExpiresAt.IsZero() {
 		out.ExpiresAt = p.ExpiresAt.Unix()
 	}
-	if p.Kind != authz.KindAPIKey && p.Issuer == "" {
+	if p.Kind != authz.KindAPIKey {
 		out.Audience = a.config.Audience
 		if u, err := tokens.Inspect(q.Token); err == nil { // it has just been verified
 			out.IssuedAt = u.IssuedAt.Unix()

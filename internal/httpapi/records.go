@@ -48,7 +48,7 @@ func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *authz.Princip
 		return err
 	}
 	// Who looks at what others did is recorded itself.
-	a.report(r.Context(), event.AuditRead, event.Success, p, "")
+	a.report(r.Context(), event.AuditRead, event.Success, p, "list")
 	return a.writeRecords(w, r, f, page)
 }
 
@@ -69,7 +69,7 @@ func period(from, until string) (after, before time.Time, err error) {
 }
 
 // auditSummary answers what happened in a period, in numbers.
-func (a *API) auditSummary(w http.ResponseWriter, r *http.Request, _ *authz.Principal) error {
+func (a *API) auditSummary(w http.ResponseWriter, r *http.Request, p *authz.Principal) error {
 	var from, until string
 	if err := queryOf(r, map[string]*string{"from": &from, "until": &until}); err != nil {
 		return err
@@ -78,6 +78,7 @@ func (a *API) auditSummary(w http.ResponseWriter, r *http.Request, _ *authz.Prin
 	if err != nil {
 		return err
 	}
+	a.report(r.Context(), event.AuditRead, event.Success, p, "summary")
 	summary, err := a.config.Audit.Summary(r.Context(), after, before)
 	if err != nil {
 		return err
@@ -88,6 +89,7 @@ func (a *API) auditSummary(w http.ResponseWriter, r *http.Request, _ *authz.Prin
 
 // verifyAudit answers whether the app's records are whole.
 func (a *API) verifyAudit(w http.ResponseWriter, r *http.Request, p *authz.Principal) error {
+	a.report(r.Context(), event.AuditRead, event.Success, p, "verify")
 	report, err := a.config.Audit.Verify(r.Context())
 	if err != nil {
 		return err
@@ -185,8 +187,8 @@ func (a *API) AuditRequests(next http.Handler, exclude []string) http.Handler {
 		},
 	})(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r = a.beginRequest(w, r)
-		recorded.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), observedKey{}, &observed{})))
+		begun := a.beginRequest(w, r)
+		recorded.ServeHTTP(w, begun.WithContext(context.WithValue(begun.Context(), observedKey{}, &observed{}))) //nolint:contextcheck // it is r's
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/mandate-auth/mandate/authz"
@@ -266,12 +265,11 @@ func (a *API) endSessions(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil || len(query["all"]) > 1 {
-		// Which of two values counts must not depend on who reads them.
-		return invalidRequest("all", "must be given once, as true or false")
+	all := ""
+	if err := queryOf(r, map[string]*string{"all": &all}); err != nil {
+		return err
 	}
-	switch query.Get("all") {
+	switch all {
 	case "", "false":
 		err = a.config.Sessions.EndOthers(r.Context(), p.ID, p.SessionID, "ended_by_user")
 	case "true":

@@ -91,7 +91,7 @@ func (c *CORSConfig) apply(w http.ResponseWriter, r *http.Request) (answered boo
 		}
 	}
 	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
-		h.Set("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate, X-Request-Id")
+		h.Set("Access-Control-Expose-Headers", "RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-RateLimit-Limit, X-RateLimit-Remaining, X-Request-Id")
 		return false
 	}
 	h.Set("Access-Control-Allow-Methods", corsMethods)

@@ -122,6 +122,9 @@ type Config struct {
 	Now func() time.Time
 	// Logger is told when the use of keys cannot be noted. Default slog.Default.
 	Logger *slog.Logger
+	// Observe is told of each key whether it was remembered, for metrics. Default
+	// nobody.
+	Observe func(hit bool)
 	// CacheSize is how many keys are remembered. Default 16,384; at some 600 bytes
 	// each that is about 10 MiB when it is full.
 	CacheSize int

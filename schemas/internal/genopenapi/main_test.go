@@ -6,7 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Whoever changes openapi.yaml runs "go generate ./schemas".
 func TestOpenAPIIsCurrent(t *testing.T) {
