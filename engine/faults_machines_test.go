@@ -127,6 +127,11 @@ func keyCalls() []operation {
 			settled: func(p *point, _ outcome) { p.keyWorks(p.key()) },
 		},
 		{
+			name: "APIKeys.VerifyNow", prepare: aKey,
+			call:    call(func(p *point) error { _, err := p.app.APIKeys().VerifyNow(p.ctx, p.key().Key); return err }),
+			settled: func(p *point, _ outcome) { p.keyWorks(p.key()) },
+		},
+		{
 			name: "APIKeys.Revoke", steps: 2, prepare: aKey,
 			call:    call(func(p *point) error { return p.app.APIKeys().Revoke(p.ctx, p.id, p.key().ID, "test") }),
 			settled: theKeyIsDead,
@@ -475,6 +480,13 @@ func clientReads() []operation {
 		{
 			name: "Clients.Authenticate", prepare: anUnseenClient,
 			call: call(func(p *point) error { return authenticates(p, p.world, p.client().secret) }),
+		},
+		{
+			name: "Clients.AuthenticateNow", prepare: aClient,
+			call: call(func(p *point) error {
+				_, err := p.app.Clients().AuthenticateNow(p.ctx, p.client().id, p.client().secret)
+				return err
+			}),
 		},
 		{
 			name: "Clients.Get", prepare: anUnseenClient,
