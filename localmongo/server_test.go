@@ -59,7 +59,7 @@ func TestSaysOnceThatItIsNotForProduction(t *testing.T) {
 func TestCloseEndsEverything(t *testing.T) {
 	t.Parallel()
 	s := start(t, localmongo.Options{Listen: true})
-	other, err := mongo.Connect(t.Context(), options.Client().ApplyURI(s.URI()).SetServerSelectionTimeout(100*time.Millisecond))
+	other, err := mongo.Connect(t.Context(), options.Client().ApplyURI(s.URI()).SetServerSelectionTimeout(time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
