@@ -359,7 +359,7 @@ func clientRoutes() []operation {
 func oauthRoutes() []operation {
 	ask := func(path string, form func(m *machine) string) func(p *point) outcome {
 		return func(p *point) outcome {
-			o := p.send("POST", path, form(p.client()), formed, basic(p.client().id, p.client().secret))
+			o := p.send("POST", path, form(p.client()), asForm, basicAuth(p.client().id, p.client().secret))
 			o.session = nil // not one of the account
 			if o.response.text("error") == oauth2.ErrTemporarilyUnavailable.Code {
 				o.response.body["code"] = "unavailable"

@@ -89,7 +89,7 @@ func tryManifest(slug, auth string, rest ...string) (*manifest.Manifest, error) 
 // generous limits are for tests that are about something else: they try more often
 // than anybody should.
 const generous = `"rate_limits":{"login":{"max":1000},"login_address":{"max":1000},"register":{"max":1000},"anonymous":{"max":1000},"refresh":{"max":1000},` +
-	`"password":{"max":1000},"token":{"max":1000},"api_keys":{"max":1000}}`
+	`"password":{"max":1000},"token":{"max":1000},"token_address":{"max":1000},"api_keys":{"max":1000}}`
 
 // guests is the auth part that most tests want.
 const guests = `"users":{"allow_anonymous_users":true}`

@@ -178,7 +178,7 @@ func presented(of, at *tenant) map[string]func(*http.Request) {
 		"API key":                   bearer(of.key.Key),
 		"API key in its header":     header("X-API-Key", of.key.Key),
 		"client's token":            bearer(of.machine),
-		"client's secret":           basic(of.client.ID, of.client.Secret),
+		"client's secret":           basicAuth(of.client.ID, of.client.Secret),
 		"its access in our cookie":  cookie("__Host-" + at.slug + "_access=" + of.access),
 		"its refresh in our cookie": cookie("__Secure-" + at.slug + "_refresh=" + of.refresh),
 		"all in our cookies": cookie("__Host-"+at.slug+"_access="+of.access, "__Secure-"+at.slug+"_refresh="+of.refresh,
@@ -231,7 +231,7 @@ func overHTTP(t *testing.T, of, at *tenant) (pairs int) {
 			}
 			edits := []request{edit}
 			if strings.Contains(path, "/oauth2/") {
-				edits = append(edits, formed)
+				edits = append(edits, asForm)
 			}
 			r := do(t, at.app.Handler(), method, strings.NewReplacer("{id}", id, "{role}", "user", "{secret}", of.client.Secrets[0].ID).Replace(path), body, edits...)
 			what := fmt.Sprintf("%s of %s at %s %s", name, of.slug, at.slug, route)
@@ -293,7 +293,7 @@ func overHTTP(t *testing.T, of, at *tenant) (pairs int) {
 	} {
 		pairs++
 		for what, credential := range map[string]request{
-			"a token": bearer(of.access), "an API key": bearer(of.key.Key), "a client's token": bearer(of.machine), "a client": basic(of.client.ID, of.client.Secret),
+			"a token": bearer(of.access), "an API key": bearer(of.key.Key), "a client's token": bearer(of.machine), "a client": basicAuth(of.client.ID, of.client.Secret),
 		} {
 			if r := do(t, guard.Handler(ok), "GET", "/", nil, credential); r.status != 401 {
 				t.Errorf("the guard %s of %s with %s of %s: %d %s", name, at.slug, what, of.slug, r.status, r.raw)

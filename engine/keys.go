@@ -11,7 +11,6 @@ import (
 
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/appstate"
-	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/manifest"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/keys"
@@ -33,14 +32,12 @@ type Keys struct {
 	// stored are the keys of an asymmetric algorithm, nil with HS256. It is replaced
 	// when keys_epoch is raised.
 	stored atomic.Pointer[signing.Store]
-	mu     sync.Mutex // held while the epoch is raised
-	// wanted is the newest version that is known, and following says that a goroutine
-	// installs it.
-	wanted     atomic.Pointer[appstate.KeysVersion]
-	following  atomic.Bool
-	background sync.WaitGroup
-	ctx        context.Context // of what runs in the background, ended by close
-	stop       context.CancelFunc
+	mu     sync.Mutex // held while the epoch is raised, and while keys are put to use
+	behind follower
+}
+
+func newKeys(app *App, derive *keys.App) *Keys {
+	return &Keys{app: app, derive: derive}
 }
 
 // Keys returns what the app signs its tokens with.
@@ -102,18 +99,8 @@ func (k *Keys) EndAllTokens(ctx context.Context) error {
 	k.app.events.Record(ctx, event.Event{
 		Type: event.KeysEpochRaised, Result: event.Success, App: k.app.slug, Time: e.opts.Now(), Request: event.RequestFrom(ctx),
 	})
-	return k.install(ctx, appstate.KeysVersion{Epoch: epoch, Version: k.wanted.Load().Version})
-}
-
-// install makes this instance use the keys of a version.
-func (k *Keys) install(ctx context.Context, v appstate.KeysVersion) error {
-	if err := k.raise(v.Epoch); err != nil {
-		return err
-	}
-	if s := k.stored.Load(); s != nil {
-		return s.Load(ctx)
-	}
-	return nil
+	k.observe(appstate.KeysVersion{Epoch: epoch})
+	return k.catchUp(ctx)
 }
 
 // raise leaves the keys of lower epochs behind. Nothing that they signed is accepted
@@ -151,6 +138,8 @@ func (k *Keys) store(epoch int64) (*signing.Store, error) {
 		TokenTTL: life + time.Duration(t.Leeway), Now: e.opts.Now, Logger: e.opts.Logger, Events: app.events,
 		Announce: func(ctx context.Context) error { return e.states.KeysChanged(ctx, app.slug) },
 		OnChange: func(set signing.Set) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
 			if k.derive.Epoch() != epoch {
 				return // a load that was under way when the epoch was raised
 			}
@@ -168,74 +157,6 @@ func longestClientToken(m *manifest.Manifest) time.Duration {
 		return 0
 	}
 	return tokens.MaxAccessTTL
-}
-
-// buildKeys makes the app's keys usable, and follows what other instances do to
-// them.
-func (e *Engine) buildKeys(ctx context.Context, app *App, state *appstate.State, derive *keys.App) error {
-	k := &Keys{app: app, derive: derive, salt: state.Salt}
-	app.keys = k
-	k.wanted.Store(&state.Keys)
-	if app.manifest.Auth.Tokens.Algorithm != tokens.HS256 {
-		s, err := k.store(state.Keys.Epoch)
-		if err != nil {
-			return err
-		}
-		if err := e.index(ctx, "signing_keys", s.EnsureIndexes); err != nil {
-			return err
-		}
-		if err := s.Load(ctx); err != nil {
-			return err
-		}
-		k.stored.Store(s)
-	}
-	k.ctx, k.stop = context.WithCancel(context.WithoutCancel(ctx))
-	e.watcher.WatchKeys(app.slug, state.Keys, k.observe)
-	return nil
-}
-
-// observe takes note of what another instance did, and follows it in the
-// background.
-func (k *Keys) observe(v appstate.KeysVersion) {
-	k.wanted.Store(&v)
-	if k.following.CompareAndSwap(false, true) {
-		k.background.Go(k.follow)
-	}
-}
-
-// keysRetry is how long a change that could not be followed is left alone.
-const keysRetry = time.Second
-
-// follow installs what other instances did, until nothing newer is wanted.
-func (k *Keys) follow() {
-	for k.ctx.Err() == nil {
-		v := k.wanted.Load()
-		err := k.install(k.ctx, *v)
-		if err == nil {
-			k.following.Store(false)
-			if k.wanted.Load() == v || !k.following.CompareAndSwap(false, true) {
-				return
-			}
-			continue
-		}
-		if k.ctx.Err() == nil {
-			k.app.engine.opts.Logger.Error("follow a change of keys", slog.String("app", k.app.slug), slog.Any("error", err))
-		}
-		select {
-		case <-k.ctx.Done():
-		case <-time.After(keysRetry):
-		}
-	}
-}
-
-// close ends what runs in the background, or gives up with ctx.
-func (k *Keys) close(ctx context.Context) error {
-	if k.stop == nil {
-		return nil // never watched
-	}
-	k.app.engine.watcher.ForgetKeys(k.app.slug)
-	k.stop()
-	return store.Wait(ctx, &k.background)
 }
 
 // upkeep rotates keys when it is their time.

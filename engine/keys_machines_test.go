@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -62,18 +61,10 @@ func (w *world) asClient(id string) request {
 	return bearer(token)
 }
 
-// basic authenticates by HTTP Basic.
-func basic(name, secret string) request {
-	return func(r *http.Request) { r.SetBasicAuth(url.QueryEscape(name), url.QueryEscape(secret)) }
-}
-
-// formed says that the body is a form.
-func formed(r *http.Request) { r.Header.Set("Content-Type", "application/x-www-form-urlencoded") }
-
 // token asks the token endpoint for a client's access token.
 func (w *world) token(id, secret string) *response {
 	w.t.Helper()
-	return w.do("POST", "/auth/oauth2/token", "grant_type=client_credentials", formed, basic(id, secret))
+	return w.do("POST", "/auth/oauth2/token", "grant_type=client_credentials", asForm, basicAuth(id, secret))
 }
 
 // clientNamed finds a client by its name.
@@ -333,7 +324,7 @@ func (stamped) Authenticate(r *http.Request) (*engine.Principal, error) {
 	if r.Header.Get("X-Stamp") == "" {
 		return nil, nil //nolint:nilnil // not its credential
 	}
-	return &engine.Principal{ID: "stamp", Kind: authz.KindService}, nil
+	return &engine.Principal{ID: "stamp|1", Kind: authz.KindService}, nil
 }
 
 // withStamps registers an authenticator.
@@ -363,7 +354,7 @@ func methodsAllowed(t *testing.T) {
 		"an API key":        {header("X-API-Key", w.newKey(id).Key), "api_key"},
 		"an API key bearer": {bearer(w.newKey(id).Key), "api_key"},
 		"a client's token":  {w.asClient(c.ID), "client"},
-		"a client's secret": {basic(c.ID, c.Secret), "client basic"},
+		"a client's secret": {basicAuth(c.ID, c.Secret), "client basic"},
 		"a password":        {func(r *http.Request) { r.SetBasicAuth(email, password) }, "basic"},
 		"a stamp":           {header("X-Stamp", "1"), "stamp"},
 	} {

@@ -95,7 +95,7 @@ func (e *Engine) build(ctx context.Context, m *manifest.Manifest) (*App, error) 
 	for _, part := range []func() error{
 		func() error { return e.buildRecords(ctx, app, appKeys) },
 		func() error { return e.buildTokens(ctx, app, appKeys) },
-		func() error { return e.buildKeys(ctx, app, state, appKeys) },
+		func() error { return app.keys.start(ctx, state) },
 		func() error { return e.buildSessions(ctx, app, appKeys) },
 		func() error { return e.buildAuthz(ctx, app, state, appKeys) },
 		func() error { return e.buildUsers(ctx, app, appKeys) },
@@ -121,8 +121,9 @@ func (e *Engine) buildTokens(ctx context.Context, app *App, k *keys.App) (err er
 	if app.feed, err = e.feed(ctx, t.BlacklistCollection, time.Duration(t.Revocation.PollInterval)); err != nil {
 		return err
 	}
+	app.keys = newKeys(app, k)
 	app.blacklist, err = app.feed.App(tokens.BlacklistConfig{
-		App: app.slug, MaxStaleness: time.Duration(t.Revocation.MaxStaleness), Leeway: time.Duration(t.Leeway),
+		App: app.slug, MaxStaleness: time.Duration(t.Revocation.MaxStaleness), Leeway: time.Duration(t.Leeway), Keys: keysFreshness{app.keys},
 	})
 	return err
 }
@@ -314,11 +315,11 @@ func (e *Engine) buildHTTP(app *App) error {
 
 // health answers GET /health.
 func (app *App) health(ctx context.Context) httpapi.Health {
-	h := httpapi.Health{Status: "ok", MongoDB: "ok", Healthy: true, FeedAgeMS: app.feed.Age().Milliseconds()}
+	h := httpapi.Health{Status: "ok", MongoDB: "ok", Healthy: true, FeedAgeMS: app.blacklist.Age().Milliseconds()}
 	if app.engine.skewed.Load() {
 		h.Status = "clock_skewed"
 	}
-	if app.feed.Age() > time.Duration(app.manifest.Auth.Tokens.Revocation.MaxStaleness) {
+	if app.blacklist.Age() > time.Duration(app.manifest.Auth.Tokens.Revocation.MaxStaleness) {
 		h.Status, h.Healthy = "stale", false
 	}
 	ctx, cancel := store.Context(ctx)

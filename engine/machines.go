@@ -12,6 +12,7 @@ import (
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/internal/httpapi"
+	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/manifest"
 	"github.com/mandate-auth/mandate/tokens/apikey"
 	"github.com/mandate-auth/mandate/tokens/issuers"
@@ -29,8 +30,9 @@ type Authenticator interface {
 	// invalid_credentials, or what a [*Problem] or a database that is away says.
 	//
 	// The principal needs an ID and a Kind; its App may be left out, its Credential is
-	// set to the authenticator's name. Rules name somebody whom the app does not know
-	// as "name|subject". It is called for each request and from many goroutines.
+	// set to the authenticator's name. The ID is that of a user or a client of the app,
+	// or the authenticator's name, "|" and a subject: nobody may be called like a role.
+	// It is called for each request and from many goroutines.
 	Authenticate(r *http.Request) (*Principal, error)
 }
 
@@ -69,7 +71,11 @@ func (app *App) IssueClientToken(ctx context.Context, clientID string, scopes ..
 	if err != nil {
 		return "", 0, err
 	}
-	return app.api.IssueToClient(ctx, c, granted)
+	issued, err := app.api.IssueToClient(ctx, c, granted)
+	if err != nil {
+		return "", 0, err
+	}
+	return issued.Token, issued.TTL, nil
 }
 
 // DeleteClient ends a client: its tokens and secrets at once, and its roles and
@@ -77,6 +83,10 @@ func (app *App) IssueClientToken(ctx context.Context, clientID string, scopes ..
 func (app *App) DeleteClient(ctx context.Context, clientID string) error {
 	if app.clients == nil {
 		return fmt.Errorf("clients: %w", ErrDisabledPart)
+	}
+	// Whoever may end clients may not end the roles of others.
+	if !store.ValidID(clientID, "cli_") {
+		return oauth2.ErrNotFound
 	}
 	// The roles first: a client that is gone already can be deleted again, roles of
 	// nobody could not be found.
@@ -237,6 +247,9 @@ func (e *Engine) buildAuthenticators(app *App) error {
 		}
 		if a == nil {
 			continue // not for this app
+		}
+		if slices.ContainsFunc(app.manifest.Auth.Issuers, func(i manifest.Issuer) bool { return i.Name == name }) {
+			return fmt.Errorf("%w: auth.issuers has the name %q as well as an authenticator, and rules could not tell their subjects apart; rename one", ErrOptions, name)
 		}
 		app.authenticators = append(app.authenticators, httpapi.NamedAuthenticator{Name: name, Authenticator: a})
 	}

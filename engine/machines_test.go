@@ -663,7 +663,9 @@ func (f authenticator) Authenticate(r *http.Request) (*engine.Principal, error) 
 func TestAuthenticatorsThatAreWrong(t *testing.T) {
 	t.Parallel()
 	for name, p := range map[string]*engine.Principal{
-		"no id": {Kind: authz.KindService}, "no kind": {ID: "x"}, "another app": {ID: "x", Kind: authz.KindService, App: "blog"},
+		"no id": {Kind: authz.KindService}, "no kind": {ID: "own|x"}, "another app": {ID: "own|x", Kind: authz.KindService, App: "blog"},
+		"the name of a role": {ID: "admin", Kind: authz.KindService}, "the id of another one's": {ID: "corp|x", Kind: authz.KindService},
+		"an id that no rule could name": {ID: "own|a,b", Kind: authz.KindService}, "nothing behind the name": {ID: "own", Kind: authz.KindService},
 	} {
 		w := newWorld(t, storetest.Database(t), manifestOf(t, "shop", ``), func(o *engine.Options) {
 			o.Authenticators = map[string]engine.NewAuthenticator{"own": func(string) (engine.Authenticator, error) {

@@ -356,7 +356,7 @@ func atoi(text string) (n int) {
 // What is limited says so as the document has it.
 func TestLimitsAreDescribed(t *testing.T) {
 	t.Parallel()
-	one := `"rate_limits":{"login":{"max":1},"register":{"max":1},"anonymous":{"max":1},"refresh":{"max":1},"password":{"max":1},"token":{"max":1},"api_keys":{"max":1}}`
+	one := `"rate_limits":{"login":{"max":1},"register":{"max":1},"anonymous":{"max":1},"refresh":{"max":1},"password":{"max":1},"token":{"max":1},"token_address":{"max":1},"api_keys":{"max":1}}`
 	c := wholeWorld(t, one+","+wholeAuth)
 	_, user := c.newUser(email)
 	in := c.want(c.do("POST", "/auth/login", account, from("198.51.100.1:1")), 200, "")

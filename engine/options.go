@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/mandate-auth/mandate/authz"
@@ -150,8 +151,8 @@ func (o *Options) withDefaults() (*Options, error) {
 		}
 	}
 	for name := range out.Authenticators {
-		if methods[name] != nil || !nameOf.MatchString(name) {
-			return nil, fmt.Errorf("%w: an authenticator cannot be called %q: give it 1 to 63 lower case letters, digits and \"_\", and none of the names of Mandate's own methods",
+		if methods[name] != nil || slices.Contains(ownCredentials, authz.Credential(name)) || !nameOf.MatchString(name) {
+			return nil, fmt.Errorf("%w: an authenticator cannot be called %q: give it 1 to 63 lower case letters, digits and \"_\", and none of the names of Mandate's own methods and credentials",
 				ErrOptions, name)
 		}
 	}

@@ -23,6 +23,12 @@ var methods = map[string][]authz.Credential{
 	"basic":   {authz.CredentialBasic, authz.CredentialClientSecret},
 }
 
+// ownCredentials are what principals say they came with: no authenticator may be
+// taken for one of them.
+var ownCredentials = []authz.Credential{
+	authz.CredentialBearer, authz.CredentialCookie, authz.CredentialAPIKey, authz.CredentialClientToken, authz.CredentialClientSecret, authz.CredentialBasic,
+}
+
 // requirements translates the path rules of a manifest.
 func requirements(list []manifest.Requirement, limits map[string]*httpapi.Limit) ([]httpapi.Requirement, error) {
 	out := make([]httpapi.Requirement, len(list))

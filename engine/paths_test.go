@@ -128,11 +128,10 @@ var requirementKeyTests = map[string]func(t *testing.T){
 		expect(t, w.ask("GET", "/y", inside).status, 401)
 	},
 	"/auth/requirements/fresh_within": func(t *testing.T) {
-		clock := time.Now()
-		w := newWorld(t, storetest.Database(t), manifestOf(t, "shop", rules(`{"path":"/x","fresh_within":"5m"}`)), func(o *engine.Options) { o.Now = func() time.Time { return clock } })
+		w := setup(t, rules(`{"path":"/x","fresh_within":"5m"}`))
 		_, token := w.newUser(email)
 		expect(t, w.ask("GET", "/x", token).status, 200)
-		clock = clock.Add(6 * time.Minute)
+		w.move(6 * time.Minute)
 		w.want(w.ask("GET", "/x", token), 401, "fresh_required")
 		expect(t, w.ask("GET", "/y", token).status, 200)
 	},

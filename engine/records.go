@@ -94,7 +94,7 @@ func (e *Engine) buildTrail(ctx context.Context, app *App, k *keys.App) (err err
 
 // gauges lets the metrics ask for what is known when somebody looks.
 func (app *App) gauges() {
-	g := metrics.Gauges{FeedAge: app.feed.Age, PolicyAge: app.authz.age}
+	g := metrics.Gauges{FeedAge: app.blacklist.Age, PolicyAge: app.authz.age}
 	if app.trail != nil {
 		g.AuditDropped = app.trail.Dropped
 	}

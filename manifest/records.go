@@ -47,6 +47,7 @@ var limits = map[string]struct {
 	"refresh":       {10, "1m", "user", "memory"},
 	"password":      {5, "15m", "user", "mongodb"},
 	"token":         {600, "1m", "ip+identifier", "memory"},
+	"token_address": {1000, "1m", "ip", "memory"},
 	"api_keys":      {20, "1h", "user", "mongodb"},
 }
 

@@ -56,14 +56,14 @@ func (m *Manager) sign(sessionID string, generation int64) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(key.MAC([]byte(text)))
 }
 
-// Owner returns the user whose session a refresh token is of, "" for a text that is
-// no token of the app. It says nothing about the session.
-func (m *Manager) Owner(token string) string {
+// Owner returns the session that a refresh token is of and its user, "" for a text
+// that is no token of the app. It says nothing about the session.
+func (m *Manager) Owner(token string) (userID, sessionID string) {
 	t, err := m.parse(token)
 	if err != nil {
-		return ""
+		return "", ""
 	}
-	return t.userID
+	return t.userID, t.sessionID
 }
 
 // parse checks the form and the MAC of a refresh token. Nothing is read from

@@ -11,6 +11,7 @@ import (
 	"go.mongodb.org/mongo-driver/mongo/options"
 
 	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/internal/store/follow"
 )
 
 // Errors of a [Blacklist].
@@ -49,6 +50,7 @@ const expiryMargin = 5 * time.Minute
 // Blacklist is one app's part of a [Feed]. It is safe for concurrent use.
 type Blacklist struct {
 	feed         *Feed
+	keys         Freshness // nil for none
 	app          string
 	view         *view
 	maxStaleness time.Duration
@@ -65,6 +67,19 @@ type BlacklistConfig struct {
 	MaxStaleness time.Duration
 	// Leeway is that of the app's tokens: an entry outlives them by it.
 	Leeway time.Duration
+	// Keys is what this instance knows of the keys that tokens are signed with, which
+	// may be as old as the revocations: a key that is ended ends tokens, too. Nil for
+	// keys that never change.
+	Keys Freshness
+}
+
+// Freshness is knowledge that becomes old. It must be safe for concurrent use.
+type Freshness interface {
+	// FreshAt returns when it was last known to be current, as the time since the
+	// process began by the process's own clock.
+	FreshAt() time.Duration
+	// Renew learns what is new, or returns an error when it cannot.
+	Renew(ctx context.Context) error
 }
 
 // App returns the part of the app that config names.
@@ -76,7 +91,7 @@ func (f *Feed) App(config BlacklistConfig) (*Blacklist, error) {
 		config.MaxStaleness = 2 * time.Second
 	}
 	return &Blacklist{
-		feed: f, app: config.App, view: f.viewOf(config.App),
+		feed: f, keys: config.Keys, app: config.App, view: f.viewOf(config.App),
 		maxStaleness: config.MaxStaleness, leeway: config.Leeway, now: f.config.Now,
 	}, nil
 }
@@ -107,13 +122,29 @@ func (b *Blacklist) Check(ctx context.Context, v *Verified) error {
 
 // fresh makes sure that this instance's knowledge is younger than the bound.
 func (b *Blacklist) fresh(ctx context.Context) error {
-	if b.feed.follow.Age() <= b.maxStaleness {
-		return nil
+	now := follow.Now()
+	if now-b.feed.follow.FreshAt() > b.maxStaleness {
+		if err := b.feed.follow.Renew(ctx); err != nil {
+			return stale(err)
+		}
 	}
-	if err := b.feed.follow.Renew(ctx); err != nil {
-		return fmt.Errorf("%w: %w: %w", ErrStale, store.ErrUnavailable, err)
+	if b.keys != nil && now-b.keys.FreshAt() > b.maxStaleness {
+		if err := b.keys.Renew(ctx); err != nil {
+			return stale(err)
+		}
 	}
 	return nil
+}
+
+func stale(err error) error { return fmt.Errorf("%w: %w: %w", ErrStale, store.ErrUnavailable, err) }
+
+// Age returns how old is what this instance knows of revocations, and of keys.
+func (b *Blacklist) Age() time.Duration {
+	at := b.feed.follow.FreshAt()
+	if b.keys != nil {
+		at = min(at, b.keys.FreshAt())
+	}
+	return follow.Now() - at
 }
 
 // AddToken revokes the access token with the id (its "jti") that ends at

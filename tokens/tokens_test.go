@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -225,6 +226,64 @@ func TestClaimsAreRequired(t *testing.T) {
 				t.Errorf("got %v, %v, want ErrInvalid", v, err)
 			}
 		})
+	}
+}
+
+// What makes a token a client's and what makes it an account's exclude each other.
+func TestClaimsOfClients(t *testing.T) {
+	t.Parallel()
+	s, _ := setup(t)
+	key := appKeys(t, "shop", "s").Newest(keys.Access)
+	mint := func(change map[string]any) string {
+		claims := good()
+		for _, name := range []string{"sid", "auth_time"} {
+			delete(claims, name)
+		}
+		maps.Copy(claims, map[string]any{"sub": "cli_1", "client_id": "cli_1", "sub_type": "service"})
+		maps.Copy(claims, change)
+		return sign(t, jwt.SigningMethodHS256, key.Bytes(), map[string]any{"alg": "HS256", "kid": key.ID, "typ": "at+jwt"}, claims)
+	}
+	if _, err := s.Verify(mint(nil)); err != nil {
+		t.Fatalf("the pattern of the table is not accepted: %v", err)
+	}
+	for name, change := range map[string]map[string]any{
+		"of a session": {"sid": "ses_1"}, "after a sign-in": {"auth_time": epoch.Unix()}, "for another client": {"client_id": "cli_2"},
+		"for the app itself": {"client_id": "shop"}, "an account's": {"sub_type": "human"},
+	} {
+		if v, err := s.Verify(mint(change)); !errors.Is(err, tokens.ErrInvalid) || v != nil {
+			t.Errorf("%s: %v, %v", name, v, err)
+		}
+	}
+}
+
+// A service is given keys of its own algorithm only.
+func TestKeysOfAnotherAlgorithm(t *testing.T) {
+	t.Parallel()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _ := setup(t, func(c *tokens.Config) { c.Algorithm = tokens.EdDSA })
+	right := tokens.SigningKey{ID: "k", Algorithm: tokens.EdDSA, Public: public, Private: private}
+	if err := s.UseKeys([]tokens.SigningKey{right}); err != nil {
+		t.Fatal(err)
+	}
+	for _, algorithm := range []string{tokens.HS256, tokens.ES256, tokens.RS256, "none", ""} {
+		wrong := right
+		wrong.Algorithm = algorithm
+		if err := s.UseKeys([]tokens.SigningKey{wrong}); err == nil {
+			t.Errorf("a key for %q was taken", algorithm)
+		}
+	}
+	if err := s.UseKeys([]tokens.SigningKey{{ID: "k", Algorithm: tokens.EdDSA}}); err == nil {
+		t.Error("a key without its public part was taken")
+	}
+	derived, _ := setup(t)
+	if err := derived.UseKeys([]tokens.SigningKey{{ID: "k", Algorithm: tokens.HS256, Public: []byte("x")}}); err == nil {
+		t.Error("a service with derived keys was given another")
+	}
+	if _, err := s.Verify(issue(t, s, grant)); err != nil {
+		t.Errorf("the keys from before: %v", err)
 	}
 }
 

@@ -78,7 +78,7 @@ func (s *Service) Verify(text string) (*Verified, error) {
 		s.config.Observe(v != nil)
 	}
 	if v != nil {
-		if err := s.checkKey(v); err != nil {
+		if err := s.Accepts(v); err != nil {
 			return nil, err
 		}
 		if err := s.checkTimes(&v.claims, now); err != nil {
@@ -97,8 +97,10 @@ func (s *Service) Verify(text string) (*Verified, error) {
 	return v, nil
 }
 
-// checkKey refuses a remembered token whose key has gone.
-func (s *Service) checkKey(v *Verified) error {
+// Accepts returns nil while the key that signed v is one of the service's keys, and
+// [ErrUnknownKey] when that has ended since v was verified. It is asked after
+// [Blacklist.Check], which may have learnt of new keys.
+func (s *Service) Accepts(v *Verified) error {
 	ring := s.ring.Load()
 	if v.ring.Load() == ring {
 		return nil

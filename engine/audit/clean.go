@@ -126,21 +126,58 @@ func namesSecret(name string) bool {
 // withoutSecrets replaces the parts of s that have the form of a credential. It is
 // a net below callers that pass none, so it knows only forms that nothing else has.
 func withoutSecrets(s, separator string) string {
-	// A dot or a space is in all of them, and in few other texts.
-	if strings.IndexByte(s, '.') < 0 && strings.IndexByte(s, ' ') < 0 {
-		return s
-	}
-	if !strings.Contains(s, "eyJ") && !strings.Contains(s, "mrt1.") && !strings.Contains(s, "earer ") && !strings.Contains(s, "asic ") {
+	if !mayHoldSecret(s) {
 		return s
 	}
 	parts := strings.Split(s, separator)
 	for i, p := range parts {
 		follows := i > 0 && (strings.EqualFold(parts[i-1], "Bearer") || strings.EqualFold(parts[i-1], "Basic"))
-		if strings.Contains(p, "mrt1.") || looksLikeJWT(p) || follows {
+		if strings.Contains(p, "mrt1.") || looksLikeJWT(p) || holdsOwnSecret(p) || follows {
 			parts[i] = redacted
 		}
 	}
 	return text(strings.Join(parts, separator))
+}
+
+// mayHoldSecret is what most texts cost.
+func mayHoldSecret(s string) bool {
+	if len(s) > clientSecret && strings.IndexByte(s, '_') > 0 {
+		return true
+	}
+	// A dot or a space is in all of the others, and in few other texts.
+	if strings.IndexByte(s, '.') < 0 && strings.IndexByte(s, ' ') < 0 {
+		return false
+	}
+	return strings.Contains(s, "eyJ") || strings.Contains(s, "mrt1.") || strings.Contains(s, "earer ") || strings.Contains(s, "asic ")
+}
+
+// The lengths of API keys and of clients' secrets behind their prefixes.
+const (
+	apiKey       = 49
+	clientSecret = 43
+)
+
+// holdsOwnSecret recognises an API key, whatever its app calls them, and the secret of
+// a client.
+func holdsOwnSecret(s string) bool {
+	for {
+		prefix, rest, found := strings.Cut(s, "_")
+		if !found {
+			return false
+		}
+		n := 0
+		for n < len(rest) && alphanumeric(rest[n]) {
+			n++
+		}
+		if named := prefix != "" && alphanumeric(prefix[len(prefix)-1]); named && (n == apiKey || n == clientSecret && strings.HasSuffix(prefix, "mcs")) {
+			return true
+		}
+		s = rest
+	}
+}
+
+func alphanumeric(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
 }
 
 // looksLikeJWT recognises a compact JWS (RFC 7515 section 7.1), also one that was

@@ -143,6 +143,8 @@ func TestNoSecrets(t *testing.T) {
 	jwt := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","kid":"x"}`)) + "." +
 		base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"`+canary+`"}`)) + "." + canary
 	refresh := "mrt1.kid." + canary + ".1.mac"
+	own := strings.Repeat(canary, 3)
+	key, secret := "shop_"+own[:49], "mcs_"+own[:43]
 	b := setup(t)
 	trail := b.trail(func(c *audit.Config) { c.Synchronous = true })
 	var called bytes.Buffer
@@ -154,10 +156,11 @@ func TestNoSecrets(t *testing.T) {
 	request.Header.Set("X-Api-Key", canary)
 	request.Header.Set("Cookie", "session="+canary)
 	request.Header.Set("Referer", "https://example.com/?token="+canary)
-	request.Header.Set("User-Agent", "curl Authorization: Bearer "+canary+" "+refresh)
+	request.Header.Set("User-Agent", "curl Authorization: Bearer "+canary+" "+refresh+" "+key+" "+secret)
 	audit.Middleware(record, audit.MiddlewareConfig{})(status(200)).ServeHTTP(httptest.NewRecorder(), request)
 	record(t.Context(), event.Event{Type: event.LoginFailed, Request: event.Request{Path: "/x?access_token=" + canary}, Reason: "bad token " + jwt})
 	record(t.Context(), event.Event{Type: event.LoginFailed, Request: event.Request{Path: "/" + refresh + "/x"}, UserID: "Basic " + canary})
+	record(t.Context(), event.Event{Type: event.LoginFailed, Request: event.Request{Path: "/api-keys/" + key + "/x"}, Reason: secret})
 	for _, name := range []string{"password", "new_password", "client_secret", "token", "access_token", "Authorization", "cookie", "api_key", "otp"} {
 		b.must(trail.Log(t.Context(), audit.Record{Type: "x", Metadata: map[string]string{name: canary, "jwt": jwt, "refresh": refresh}}))
 	}
@@ -174,11 +177,15 @@ func TestNoSecrets(t *testing.T) {
 			}
 		}
 	}
-	if stored != 15 {
+	if stored != 16 {
 		t.Errorf("%d documents were looked at", stored)
 	}
 	if called.Len() == 0 || strings.Contains(called.String(), canary) || strings.Contains(b.logs.String(), canary) {
 		t.Errorf("a secret left the process: %s", called.String())
+	}
+	harmless := "/auth/users/usr_01kb1qpe0r2v1hkqq4c1xsz9ya/x_" + own[:48] + "/y_" + own[:50] + "/z_" + own[:43] + "/_" + own[:49]
+	if r := viaCallback(event.Event{Request: event.Request{Path: harmless}}); r.Path != harmless {
+		t.Errorf("something harmless was taken for a secret: %s", r.Path)
 	}
 	if r := viaCallback(event.Event{Request: event.Request{UserAgent: "Mozilla/5.0 basic client", Path: "/eyJust/a/path"}, Metadata: map[string]string{"token_use": "access"}}); r.Path != "/eyJust/a/path" || r.Metadata["token_use"] != "access" {
 		t.Errorf("something harmless was taken for a secret: %+v", r)

@@ -18,8 +18,14 @@ type KeysVersion struct {
 	Version int64 `bson:"keys_version"`
 }
 
-func (v KeysVersion) after(other KeysVersion) bool {
+// After reports whether v says something that other does not.
+func (v KeysVersion) After(other KeysVersion) bool {
 	return v.Epoch > other.Epoch || v.Version > other.Version
+}
+
+// With returns the newest of what both say.
+func (v KeysVersion) With(other KeysVersion) KeysVersion {
+	return KeysVersion{Epoch: max(v.Epoch, other.Epoch), Version: max(v.Version, other.Version)}
 }
 
 // RaiseKeysEpoch ends every token of the app: it returns the new epoch, which
@@ -61,9 +67,9 @@ func (w *Watcher) ForgetKeys(slug string) { w.keys.Delete(slug) }
 
 func (k *keysWatch) observe(v KeysVersion) {
 	k.mu.Lock()
-	later := v.after(k.latest)
+	later := v.After(k.latest)
 	if later {
-		k.latest = v
+		k.latest = k.latest.With(v)
 	}
 	k.mu.Unlock()
 	if later {

@@ -52,6 +52,12 @@ func (w *Watcher) Close(ctx context.Context) error { return w.follow.Close(ctx) 
 // PollAtLeastEvery shortens the poll interval for an app that asks for less.
 func (w *Watcher) PollAtLeastEvery(d time.Duration) { w.follow.PollAtLeastEvery(d) }
 
+// FreshAt returns when the newest complete read began, as [follow.Now] counts.
+func (w *Watcher) FreshAt() time.Duration { return w.follow.FreshAt() }
+
+// Renew reads at once. Everybody who waits shares one read.
+func (w *Watcher) Renew(ctx context.Context) error { return w.follow.Renew(ctx) }
+
 func (w *Watcher) load(ctx context.Context) error { return w.read(ctx, time.UnixMilli(0)) }
 
 func (w *Watcher) poll(ctx context.Context) error {
@@ -59,9 +65,9 @@ func (w *Watcher) poll(ctx context.Context) error {
 }
 
 type versionOf struct {
-	Slug    string `bson:"_id"`
-	Version `bson:",inline"`
-	Keys    KeysVersion `bson:",inline"`
+	Slug string
+	Version
+	Keys KeysVersion
 }
 
 func (w *Watcher) read(ctx context.Context, since time.Time) error {
@@ -72,21 +78,29 @@ func (w *Watcher) read(ctx context.Context, since time.Time) error {
 	if err != nil {
 		return store.Error("read versions of policies", err)
 	}
-	var all []versionOf
+	var all []bson.Raw
 	if err := cursor.All(ctx, &all); err != nil {
 		return store.Error("read versions of policies", err)
 	}
-	for _, v := range all {
-		w.apply(v)
+	for _, raw := range all {
+		_ = w.applyRaw(raw) // no error but for change streams
 	}
 	return nil
 }
 
+// applyRaw takes note of one document. What is not of its type counts as nothing, so
+// that a damaged document holds up no other app than its own.
 func (w *Watcher) applyRaw(raw bson.Raw) error {
-	var v versionOf
-	if err := bson.Unmarshal(raw, &v); err != nil {
-		return err
+	number := func(field string) int64 {
+		n, _ := raw.Lookup(field).AsInt64OK()
+		return n
 	}
+	v := versionOf{
+		Version: Version{Epoch: number("policy_epoch")},
+		Keys:    KeysVersion{Epoch: number("keys_epoch"), Version: number("keys_version")},
+	}
+	v.Slug, _ = raw.Lookup("_id").StringValueOK()
+	v.ChangedAt, _ = raw.Lookup("changed_at").TimeOK()
 	w.apply(v)
 	return nil
 }
@@ -116,7 +130,7 @@ type PolicyWatch struct {
 	latest    Version
 	installed Version
 	outdated  atomic.Bool
-	// current is when, as Elapsed counts, the installed version was last known to
+	// current is when, as follow.Now counts, the installed version was last known to
 	// be the current one, where it is outdated.
 	current atomic.Int64
 }
@@ -157,7 +171,7 @@ func (p *PolicyWatch) compare(current time.Duration) {
 }
 
 // Now returns the moment as [PolicyWatch.Install] wants it.
-func (p *PolicyWatch) Now() time.Duration { return p.watcher.follow.Elapsed() }
+func (p *PolicyWatch) Now() time.Duration { return follow.Now() }
 
 // Install takes note of the version that decides from now on, which was the
 // current one at the given moment.
@@ -177,7 +191,7 @@ func (p *PolicyWatch) Install(v Version, current time.Duration) {
 // Unless there is a newer one it is the age of the watcher's knowledge.
 func (p *PolicyWatch) Age() time.Duration {
 	if p.outdated.Load() {
-		return p.watcher.follow.Elapsed() - time.Duration(p.current.Load())
+		return follow.Now() - time.Duration(p.current.Load())
 	}
 	return p.watcher.follow.Age()
 }

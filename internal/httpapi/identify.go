@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine/event"
@@ -14,6 +15,7 @@ import (
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/issuers"
 	"github.com/mandate-auth/mandate/tokens/oauth2"
+	"github.com/mandate-auth/mandate/tokens/signing"
 	"github.com/mandate-auth/mandate/users"
 )
 
@@ -50,7 +52,11 @@ func (a *API) principal(r *http.Request, c presented, strict, passwords bool) (*
 	case c.method == methodBasic:
 		return a.byBasic(r, c.text, strict, passwords)
 	default:
-		return a.byToken(r.Context(), c, strict)
+		p, err := a.byToken(r.Context(), c, strict)
+		if err == nil && p.Credential == authz.CredentialBearer && p.Issuer == "" && a.config.Transport == TransportCookie {
+			return nil, errNoBearer
+		}
+		return p, err
 	}
 }
 
@@ -72,9 +78,6 @@ func (a *API) byToken(ctx context.Context, c presented, strict bool) (*authz.Pri
 	p := v.Principal(how)
 	switch {
 	case p.Kind != authz.KindService:
-		if how == authz.CredentialBearer && a.config.Transport == TransportCookie {
-			return nil, errNoBearer
-		}
 	case how == authz.CredentialCookie:
 		return nil, fmt.Errorf("%w: a client's token in a cookie", tokens.ErrInvalid)
 	case a.config.Clients == nil:
@@ -85,14 +88,15 @@ func (a *API) byToken(ctx context.Context, c presented, strict bool) (*authz.Pri
 
 // verify checks a token of our own and the living state.
 func (a *API) verify(ctx context.Context, text string, strict bool) (*tokens.Verified, error) {
-	v, err := a.config.Tokens.Verify(text)
-	if errors.Is(err, tokens.ErrUnknownKey) {
-		v, err = a.verifyAnew(ctx, text, err)
-	}
+	v, err := a.verifiedNow(ctx, text)
 	if err != nil {
 		return nil, err
 	}
 	if err := a.config.Blacklist.Check(ctx, v); err != nil {
+		return nil, err
+	}
+	// The check may have waited for news of the keys.
+	if err := a.config.Tokens.Accepts(v); err != nil {
 		return nil, err
 	}
 	if v.Kind() == authz.KindService {
@@ -109,23 +113,41 @@ func (a *API) verify(ctx context.Context, text string, strict bool) (*tokens.Ver
 	return v, nil
 }
 
-// verifyAnew looks for a key that another instance may have made just now.
-func (a *API) verifyAnew(ctx context.Context, text string, unknown error) (*tokens.Verified, error) {
-	kid := ""
-	if a.config.NewKey != nil {
-		kid = a.config.Tokens.KeyID(text)
+// verified verifies a token, and where it does not know the key looks for one that
+// another instance may have made just now.
+func (a *API) verified(ctx context.Context, text string, verify func(string) (*tokens.Verified, error)) (*tokens.Verified, error) {
+	v, err := verify(text)
+	if !errors.Is(err, tokens.ErrUnknownKey) || a.config.NewKey == nil {
+		return v, err
 	}
+	kid := a.config.Tokens.KeyID(text)
 	if kid == "" {
-		return nil, unknown
-	}
-	switch known, err := a.config.NewKey(ctx, kid); {
-	case err != nil:
 		return nil, err
-	case !known:
-		return nil, unknown
-	default:
-		return a.config.Tokens.Verify(text)
 	}
+	switch known, failed := a.config.NewKey(ctx, kid); {
+	case failed != nil:
+		return nil, failed
+	case !known:
+		return nil, err
+	default:
+		return verify(text)
+	}
+}
+
+// ended verifies a token that is to be ended. One whose key may be known later is
+// not taken for one that means nothing.
+func (a *API) ended(ctx context.Context, text string) (*tokens.Verified, error) {
+	return a.verified(ctx, text, a.config.Tokens.VerifyEnded)
+}
+
+// verifiedNow verifies a token that is presented. Where keys were looked for just now
+// it is refused: made-up tokens cost no more than that.
+func (a *API) verifiedNow(ctx context.Context, text string) (*tokens.Verified, error) {
+	v, err := a.verified(ctx, text, a.config.Tokens.Verify)
+	if errors.Is(err, signing.ErrTooSoon) {
+		return nil, tokens.ErrUnknownKey
+	}
+	return v, err
 }
 
 // checkClient asks the database about the client of a token, where everything is
@@ -247,10 +269,12 @@ func (a *API) byPassword(r *http.Request, c users.Credentials) (*authz.Principal
 	if err != nil {
 		return nil, err
 	}
-	return &authz.Principal{
+	p := &authz.Principal{
 		ID: user.ID, Kind: user.Kind, App: a.config.App, Credential: authz.CredentialBasic, AuthTime: a.config.Now(),
 		Scopes: more.scopes, Claims: more.claims,
-	}, nil
+	}
+	a.report(ctx, event.LoginSucceeded, event.Success, p, string(authz.CredentialBasic))
+	return p, nil
 }
 
 // NamedAuthenticator is an authenticator and what path rules call it.
@@ -325,8 +349,13 @@ func (a *API) askCustom(r *http.Request, c NamedAuthenticator) (*authz.Principal
 		own.App = a.config.App
 	}
 	own.Credential = authz.Credential(c.Name)
-	if own.ID == "" || own.Kind == "" || own.App != a.config.App {
-		return nil, fmt.Errorf("the authenticator %s returned a principal without id or kind, or one of another app", c.Name)
+	if own.Kind == "" || own.App != a.config.App {
+		return nil, fmt.Errorf("the authenticator %s returned a principal without kind, or one of another app", c.Name)
+	}
+	// A certificate may call its owner what it likes: rules for a role must not apply.
+	ours := authz.IsID(own.ID) || strings.HasPrefix(own.ID, c.Name+"|")
+	if !ours || authz.CheckValue("id", own.ID) != nil {
+		return nil, fmt.Errorf("the authenticator %s returned the principal %q, whose id is neither that of a user or a client nor begins with %q", c.Name, clip(own.ID, maxDescribed), c.Name+"|")
 	}
 	return &own, nil
 }

@@ -43,6 +43,7 @@ const (
 	LimitRefresh      = "refresh"
 	LimitPassword     = "password"
 	LimitToken        = "token"
+	LimitTokenAddress = "token_address"
 	LimitAPIKeys      = "api_keys"
 )
 
@@ -50,11 +51,16 @@ const (
 // calling, and identifier are what the rule may count by; a rule that the app does not
 // have limits nothing.
 func (a *API) limit(w http.ResponseWriter, r *http.Request, rule, id, identifier string) error {
+	return a.limitAs(w, r, rule, called(id), id, identifier)
+}
+
+// limitAs is limit for what is counted by another id than that of who is calling.
+func (a *API) limitAs(w http.ResponseWriter, r *http.Request, rule string, who *authz.Principal, id, identifier string) error {
 	l := a.config.Limits[rule]
 	if l == nil {
 		return nil
 	}
-	return a.take(r, l, a.limitKey(r, l, id, identifier), called(id), func(d ratelimit.Decision) { d.WriteHeaders(w.Header(), l.Rule) })
+	return a.take(r, l, a.limitKey(r, l, id, identifier), who, func(d ratelimit.Decision) { d.WriteHeaders(w.Header(), l.Rule) })
 }
 
 // called is who has the id, as far as events need to know, nil for nobody.

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/oauth2"
 )
@@ -23,7 +25,7 @@ const ScopeIntrospect = "mandate:introspect"
 // ClientToken is a client's access token that is about to be issued.
 type ClientToken struct {
 	Client oauth2.Client
-	// Scopes are those that were granted.
+	// Scopes are those that were granted. Some may be taken away, none added.
 	Scopes []string
 	// TTL is the token's life.
 	TTL time.Duration
@@ -104,8 +106,15 @@ func (a *API) client(w http.ResponseWriter, r *http.Request, f *oauth2.Form) (*o
 	if err != nil {
 		return nil, err
 	}
+	if err := a.limit(w, r, LimitTokenAddress, "", ""); err != nil {
+		return nil, err
+	}
+	// What is no id is nobody's: names that somebody makes up have one count.
+	if !store.ValidID(id, "cli_") {
+		id = ""
+	}
 	// By the address as well: nobody can use up what another one's client may try.
-	if err := a.limit(w, r, LimitToken, "", clip(id, maxDescribed)); err != nil {
+	if err := a.limit(w, r, LimitToken, "", id); err != nil {
 		return nil, err
 	}
 	return a.config.Clients.Authenticate(r.Context(), id, secret)
@@ -129,31 +138,38 @@ func (a *API) token(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	text, life, err := a.IssueToClient(r.Context(), c, scopes)
+	t, err := a.IssueToClient(r.Context(), c, scopes)
 	if err != nil {
 		return err
 	}
 	w.Header().Set("Pragma", "no-cache")
 	write(w, http.StatusOK, oauth2.TokenResponse{
-		AccessToken: text, TokenType: "Bearer", ExpiresIn: int64(life.Seconds()), Scope: strings.Join(scopes, " "),
+		AccessToken: t.Token, TokenType: "Bearer", ExpiresIn: int64(t.TTL.Seconds()), Scope: strings.Join(t.Scopes, " "),
 	})
 	return nil
 }
 
 // IssueToClient issues a client's access token. It writes nothing.
-func (a *API) IssueToClient(ctx context.Context, c *oauth2.Client, scopes []string) (string, time.Duration, error) {
-	t := ClientToken{Client: *c, Scopes: slices.Clone(scopes), TTL: c.TokenTTL}
+func (a *API) IssueToClient(ctx context.Context, c *oauth2.Client, scopes []string) (*ClientToken, error) {
+	t := &ClientToken{Client: *c, Scopes: slices.Clone(scopes), TTL: c.TokenTTL}
 	if a.config.ClientToken != nil {
-		if err := a.config.ClientToken(ctx, &t); err != nil {
-			return "", 0, err
+		// The client may be one that is remembered for others.
+		t.Client.Scopes, t.Client.Secrets = slices.Clone(c.Scopes), slices.Clone(c.Secrets)
+		if err := a.config.ClientToken(ctx, t); err != nil {
+			return nil, err
+		}
+		for _, scope := range t.Scopes {
+			if !slices.Contains(scopes, scope) {
+				return nil, fmt.Errorf("Options.ClientToken added the scope %q, which was not granted", scope)
+			}
 		}
 	}
 	if t.Token == "" {
 		issued, err := a.config.Tokens.Issue(tokens.Grant{
-			Subject: c.ID, Kind: authz.KindService, Epoch: c.Epoch, TTL: t.TTL, Scopes: scopes, Custom: t.Claims,
+			Subject: c.ID, Kind: authz.KindService, Epoch: c.Epoch, TTL: t.TTL, Scopes: t.Scopes, Custom: t.Claims,
 		})
 		if err != nil {
-			return "", 0, err
+			return nil, err
 		}
 		t.Token, t.TTL = issued.Token, issued.ExpiresAt.Sub(issued.IssuedAt)
 	}
@@ -162,7 +178,7 @@ func (a *API) IssueToClient(ctx context.Context, c *oauth2.Client, scopes []stri
 		Type: event.ClientTokenIssued, Result: event.Success, App: a.config.App, Time: a.config.Now(), ClientID: c.ID, IsM2M: true,
 		Request: event.RequestFrom(ctx),
 	})
-	return t.Token, t.TTL, nil
+	return t, nil
 }
 
 // introspect tells a client about a token (RFC 7662). About tokens of others it
@@ -222,7 +238,7 @@ func (a *API) revoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	v, err := a.config.Tokens.VerifyEnded(q.Token)
+	v, err := a.ended(r.Context(), q.Token)
 	switch {
 	case is(err, tokens.ErrMalformed, tokens.ErrInvalid):
 		w.WriteHeader(http.StatusOK)

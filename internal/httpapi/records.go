@@ -124,6 +124,9 @@ func (a *API) myActivity(w http.ResponseWriter, r *http.Request) error {
 	}{make([]activity, len(records)), next}
 	for i, rec := range records {
 		out.Events[i] = activity{rec.ID, rec.Time, rec.Type, rec.Result, rec.Reason, rec.SessionID, rec.IP, rec.UserAgent, rec.IsM2M}
+		if rec.Actor != "" && rec.Actor != p.ID {
+			out.Events[i].IP, out.Events[i].UserAgent = "", "" // those of an operator
+		}
 	}
 	write(w, http.StatusOK, out)
 	return nil

@@ -215,8 +215,17 @@ func (a *API) internal(r *http.Request) bool {
 	if !contains(a.config.InternalNetworks, clientAddress(r, a.config.TrustedProxies)) {
 		return false
 	}
-	forwarded := len(r.Header["X-Forwarded-For"])+len(r.Header["Forwarded"]) > 0
-	return !forwarded || contains(a.config.TrustedProxies, peer(r))
+	return !forwarded(r.Header) || contains(a.config.TrustedProxies, peer(r))
+}
+
+// forwardings are what proxies add to a request that they pass on: RFC 7239 and RFC
+// 9110 section 7.6.3, and what is common.
+var forwardings = []string{
+	"X-Forwarded-For", "Forwarded", "Via", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Cf-Connecting-Ip", "True-Client-Ip",
+}
+
+func forwarded(h http.Header) bool {
+	return slices.ContainsFunc(forwardings, func(name string) bool { return len(h[name]) > 0 })
 }
 
 // RequireScope asks for one of the scopes.

@@ -46,7 +46,9 @@ func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
 	if t == TransportBearer && a.config.Transport == TransportCookie {
 		return errNoBodyTokens
 	}
-	if err := a.limit(w, r, LimitRefresh, a.config.Sessions.Owner(token), ""); err != nil {
+	// By the session: with the token of one that has ended nobody holds up its owner.
+	userID, sessionID := a.config.Sessions.Owner(token)
+	if err := a.limitAs(w, r, LimitRefresh, called(userID), sessionID, ""); err != nil {
 		return err
 	}
 	s, err := a.config.Sessions.Refresh(r.Context(), token, a.device(r, "", ""))
@@ -108,7 +110,7 @@ func (a *API) logout(w http.ResponseWriter, r *http.Request) error {
 // endByAccess ends the session of an access token. lenient ignores a token that
 // means nothing: a cookie that is simply cleared, or one beside a token that did.
 func (a *API) endByAccess(r *http.Request, access, reason string, lenient bool) error {
-	v, err := a.config.Tokens.VerifyEnded(access)
+	v, err := a.ended(r.Context(), access)
 	if err != nil {
 		if lenient && is(err, tokens.ErrInvalid, tokens.ErrMalformed) {
 			return nil

@@ -1,6 +1,7 @@
 package signing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -219,14 +220,18 @@ type attempt struct {
 // It reads at most once in two seconds, whatever it is asked, and never for a kid
 // that could not be one or that is known and dead: who sends made-up tokens gets
 // no load on the database for them. Callers that come while a read is under way
-// share it. The error is that of the read.
+// share it. The error is that of the read, also of one just now that failed, or
+// [ErrTooSoon] for a kid that one just now did not find.
 func (s *Store) RefreshUnknown(ctx context.Context, kid string) (bool, error) {
 	if set := s.set.Load(); !validKid(kid) || set.known[kid] {
 		return set.accepts(kid), nil
 	}
-	a, leads := s.join()
-	if a == nil {
-		return s.set.Load().accepts(kid), nil
+	a, leads, err := s.join()
+	if err != nil {
+		if s.set.Load().accepts(kid) {
+			return true, nil
+		}
+		return false, err
 	}
 	if leads {
 		s.lead(ctx, a)
@@ -241,19 +246,19 @@ func (s *Store) RefreshUnknown(ctx context.Context, kid string) (bool, error) {
 }
 
 // join returns the load that is under way, or a new one that the caller has to
-// lead, or nil when the last was just now.
-func (s *Store) join() (a *attempt, leads bool) {
+// lead, or an error when the last was just now.
+func (s *Store) join() (a *attempt, leads bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.attempt != nil {
-		return s.attempt, false
+		return s.attempt, false, nil
 	}
 	now := s.config.Now()
 	if since := now.Sub(s.attempted); since >= 0 && since < unknownInterval {
-		return nil, false
+		return nil, false, cmp.Or(s.failed, ErrTooSoon)
 	}
 	s.attempt, s.attempted = &attempt{done: make(chan struct{})}, now
-	return s.attempt, true
+	return s.attempt, true, nil
 }
 
 // lead carries out the load. It does not end with the caller, for whom the others
@@ -263,7 +268,7 @@ func (s *Store) lead(ctx context.Context, a *attempt) {
 	defer cancel()
 	a.err = s.reload(ctx)
 	s.mu.Lock()
-	s.attempt = nil
+	s.attempt, s.failed = nil, a.err
 	s.mu.Unlock()
 	close(a.done)
 }

@@ -78,6 +78,9 @@ var (
 	// back behind the newest, or end the key, and with it its tokens, by
 	// [Store.Revoke], which needs nothing of what is sealed.
 	ErrUnusable = errors.New("signing key cannot be used")
+	// ErrTooSoon says that keys were looked for just now, so that whether there is one
+	// more is not known.
+	ErrTooSoon = fmt.Errorf("the signing keys were read just now: %w", store.ErrUnavailable)
 	// ErrUnknown says that the app has no key of that kid. It wraps
 	// [store.ErrNotFound].
 	ErrUnknown = fmt.Errorf("no such signing key: %w", store.ErrNotFound)
@@ -152,6 +155,7 @@ type Store struct {
 	mu        sync.Mutex
 	attempt   *attempt  // the last load for an unknown kid
 	attempted time.Time // when it began
+	failed    error     // why the one before came to nothing
 }
 
 // New returns the store of the app that config describes. It does no I/O: call

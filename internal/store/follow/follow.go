@@ -61,9 +61,8 @@ type Config struct {
 // Follower follows one collection. It is safe for concurrent use.
 type Follower struct {
 	config Config
-	start  time.Time // the monotonic clock's zero
 
-	fresh  atomic.Int64 // since start: when the newest complete read began
+	fresh  atomic.Int64 // as Now counts: when the newest complete read began
 	stream atomic.Bool  // whether a change stream is followed now
 	// interval is the time between two polls; it only ever shrinks.
 	interval atomic.Int64
@@ -82,7 +81,7 @@ func Start(ctx context.Context, config Config) (*Follower, error) {
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
-	f := &Follower{config: config, start: monotonic()}
+	f := &Follower{config: config}
 	f.interval.Store(int64(config.PollInterval))
 	if err := f.timed(ctx, config.Load); err != nil {
 		return nil, err
@@ -100,16 +99,18 @@ func monotonic() time.Time {
 	return time.Now() //nolint:forbidigo // the monotonic reading is what is wanted
 }
 
-// Elapsed returns the time since the start, by the process's own clock.
-func (f *Follower) Elapsed() time.Duration { return monotonic().Sub(f.start) }
+// processBegan is where [Now] counts from.
+var processBegan = monotonic()
 
-// FreshAt returns when the newest complete read began, as [Follower.Elapsed]
-// counts.
+// Now returns the time since the process began, by its own clock.
+func Now() time.Duration { return monotonic().Sub(processBegan) }
+
+// FreshAt returns when the newest complete read began, as [Now] counts.
 func (f *Follower) FreshAt() time.Duration { return time.Duration(f.fresh.Load()) }
 
 // Age returns how old the knowledge is at most: the time since the newest
 // complete read began.
-func (f *Follower) Age() time.Duration { return f.Elapsed() - f.FreshAt() }
+func (f *Follower) Age() time.Duration { return Now() - f.FreshAt() }
 
 // Close stops following and waits for the goroutine, or for ctx.
 func (f *Follower) Close(ctx context.Context) error {
@@ -147,7 +148,7 @@ func (f *Follower) Renew(ctx context.Context) error {
 	case r := <-result:
 		return r.Err
 	case <-timer.C:
-		return fmt.Errorf("no answer within %s", store.CallTimeout)
+		return fmt.Errorf("no answer within %s: %w", store.CallTimeout, store.ErrUnavailable)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -155,7 +156,7 @@ func (f *Follower) Renew(ctx context.Context) error {
 
 // timed reads, and records when a complete read began.
 func (f *Follower) timed(ctx context.Context, read func(context.Context) error) error {
-	began := f.Elapsed()
+	began := Now()
 	if err := read(ctx); err != nil {
 		return err
 	}

@@ -40,17 +40,17 @@ func (f *Follower) run(ctx context.Context) {
 
 // pollUntil polls for the given time, or until ctx ends when it is 0.
 func (f *Follower) pollUntil(ctx context.Context, limit time.Duration) {
-	began := f.Elapsed()
+	began := Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	// After a stream that failed, everything is read again first.
 	reloaded := time.Duration(-1)
 	failing := false
-	for limit == 0 || f.Elapsed()-began < limit {
+	for limit == 0 || Now()-began < limit {
 		var err error
-		if reloaded < 0 || f.Elapsed()-reloaded >= reloadInterval {
+		if reloaded < 0 || Now()-reloaded >= reloadInterval {
 			if err = f.timed(ctx, f.config.Load); err == nil {
-				reloaded = f.Elapsed()
+				reloaded = Now()
 			}
 		} else {
 			err = f.timed(ctx, f.config.Poll)
@@ -109,10 +109,10 @@ func (f *Follower) follow(ctx context.Context) error {
 		return err
 	}
 	f.stream.Store(true)
-	reloaded, began, events := f.Elapsed(), time.Duration(0), 0
+	reloaded, began, events := Now(), time.Duration(0), 0
 	for {
 		if stream.RemainingBatchLength() == 0 {
-			began, events = f.Elapsed(), 0 // the next one is asked for now
+			began, events = Now(), 0 // the next one is asked for now
 		}
 		delivered, err := f.advance(ctx, stream)
 		if err != nil {
@@ -126,11 +126,11 @@ func (f *Follower) follow(ctx context.Context) error {
 			// was asked for, unless there was more than fits.
 			f.freshSince(began)
 		}
-		if f.Elapsed()-reloaded >= reloadInterval {
+		if Now()-reloaded >= reloadInterval {
 			if err := f.timed(ctx, f.config.Load); err != nil {
 				return err
 			}
-			reloaded = f.Elapsed()
+			reloaded = Now()
 		}
 	}
 }
