@@ -37,19 +37,21 @@ const spareEntries = 256
 // queue hands entries from many goroutines to one. Two buffers take turns: one is
 // filled while the other is written.
 type queue struct {
-	// wake has a value when something waits.
-	wake chan struct{}
+	// wake has a value when something waits, and hurry when it should not wait for
+	// more: somebody asks for something, or there is a batch.
+	wake, hurry chan struct{}
 
 	mu       sync.Mutex
 	limit    int
+	batch    int
 	filling  []entry
 	spare    []entry
 	underWay int
 	closed   bool
 }
 
-func newQueue(limit int) *queue {
-	return &queue{limit: limit, wake: make(chan struct{}, 1)}
+func newQueue(limit, batch int) *queue {
+	return &queue{limit: limit, batch: batch, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
 }
 
 // put adds an entry, or returns [ErrQueueFull] or [ErrClosed].
@@ -68,12 +70,19 @@ func (q *queue) put(e entry) error {
 	}
 	q.filling = append(q.filling, e)
 	if len(q.filling) == 1 {
-		select {
-		case q.wake <- struct{}{}:
-		default:
-		}
+		signal(q.wake)
+	}
+	if e.mark != markNone || len(q.filling) == q.batch {
+		signal(q.hurry)
 	}
 	return nil
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // take returns all that waits. The slice is the writer's until it calls settle.

@@ -13,7 +13,7 @@ import (
 // hold its memory.
 func TestQueue(t *testing.T) {
 	t.Parallel()
-	q := newQueue(2 * spareEntries)
+	q := newQueue(2*spareEntries, spareEntries)
 	number := func(n int) entry { return entry{record: Record{Seq: int64(n)}} }
 	for i := range 2 * spareEntries {
 		if err := q.put(number(i)); err != nil {
@@ -49,7 +49,7 @@ func TestQueue(t *testing.T) {
 // What an event costs the request that it comes from: it is cleaned and queued. The
 // writer takes what waits now and then, and stores nothing.
 func BenchmarkWrite(b *testing.B) {
-	t := &Trail{config: Config{App: "shop", Now: time.Now}, queue: newQueue(1024)}
+	t := &Trail{config: Config{App: "shop", Now: time.Now}, queue: newQueue(1024, 64)}
 	e := event.Event{
 		Type: event.RequestPassed, Result: event.Success, App: "shop", UserID: "usr_0123456789abcdefghjkmnpqrs", StatusCode: 200, Time: time.Now(),
 		Request: event.Request{

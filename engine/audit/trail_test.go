@@ -8,10 +8,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
+	driver "go.mongodb.org/mongo-driver/event"
 
 	"github.com/mandate-auth/mandate/engine/audit"
 	"github.com/mandate-auth/mandate/engine/event"
@@ -328,4 +330,29 @@ func TestReadsWithoutDatabase(t *testing.T) {
 	}
 	all.Wait()
 	link.Restore()
+}
+
+// A steady stream of records costs few inserts.
+func TestGathering(t *testing.T) {
+	t.Parallel()
+	var inserts atomic.Int64
+	b := setup(t)
+	db := storetest.Monitored(t, &driver.CommandMonitor{Started: func(_ context.Context, e *driver.CommandStartedEvent) {
+		if e.CommandName == "insert" {
+			inserts.Add(1)
+		}
+	}})
+	trail := b.trailIn(db)
+	trail.Record(t.Context(), sample(0))
+	b.must(trail.Flush(t.Context()))
+	inserts.Store(0)
+	const records = 100
+	for i := range records {
+		trail.Record(t.Context(), sample(i))
+		time.Sleep(time.Millisecond)
+	}
+	b.must(trail.Flush(t.Context()))
+	if n := inserts.Load(); n == 0 || n > records/2 {
+		t.Errorf("%d records took %d inserts", records, n)
+	}
 }

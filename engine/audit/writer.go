@@ -22,6 +22,11 @@ import (
 // store it, and a sealed record is never given up while the trail is open: so a
 // repeated write finds itself, and a chain has no holes.
 
+// gatherFor is how long records are gathered after a write where nobody waits for
+// them: a steady stream is a few inserts a second, and a record that comes alone is
+// written at once.
+const gatherFor = 20 * time.Millisecond
+
 const (
 	firstWait = 50 * time.Millisecond
 	lastWait  = 5 * time.Second
@@ -44,11 +49,19 @@ func (t *Trail) run(ctx context.Context) {
 	ticker := time.NewTicker(t.config.CheckpointEvery)
 	defer ticker.Stop()
 	var reported uint64 // losses that the trail has recorded
-	var headDue <-chan time.Time
+	var headDue, gathered <-chan time.Time
 	for {
 		closing := false
 		select {
 		case <-t.queue.wake:
+			if gathered != nil && !t.config.Synchronous {
+				select {
+				case <-gathered:
+				case <-t.queue.hurry:
+				case <-t.closing:
+				}
+				gathered = nil
+			}
 		case <-headDue:
 			headDue = nil
 			t.tryHead(ctx)
@@ -58,7 +71,9 @@ func (t *Trail) run(ctx context.Context) {
 			closing = true
 		}
 		for more := true; more; more = more && closing {
-			reported, more = t.drain(ctx, reported)
+			if reported, more = t.drain(ctx, reported); more {
+				gathered = time.After(gatherFor)
+			}
 		}
 		if closing {
 			t.finish(ctx, reported)
