@@ -181,19 +181,25 @@ func (a *API) IssueToClient(ctx context.Context, c *oauth2.Client, scopes []stri
 	return t, nil
 }
 
+// query reads a question about a token, or its revocation, and which client has it.
+func (a *API) query(w http.ResponseWriter, r *http.Request) (*oauth2.TokenQuery, *oauth2.Client, error) {
+	body, err := form(w, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	q, err := oauth2.ParseTokenQuery(body)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := a.client(w, r, &q.Form)
+	return q, c, err
+}
+
 // introspect tells a client about a token (RFC 7662). About tokens of others it
 // tells those that have the scope for it; the rest learn nothing, as about a token
 // that is no more.
 func (a *API) introspect(w http.ResponseWriter, r *http.Request) error {
-	body, err := form(w, r)
-	if err != nil {
-		return err
-	}
-	q, err := oauth2.ParseTokenQuery(body)
-	if err != nil {
-		return err
-	}
-	c, err := a.client(w, r, &q.Form)
+	q, c, err := a.query(w, r)
 	if err != nil {
 		return err
 	}
@@ -226,15 +232,7 @@ func (a *API) introspect(w http.ResponseWriter, r *http.Request) error {
 // revoke ends a token of the client that asks (RFC 7009). A token that means nothing
 // is answered 200, since there is nothing left to end.
 func (a *API) revoke(w http.ResponseWriter, r *http.Request) error {
-	body, err := form(w, r)
-	if err != nil {
-		return err
-	}
-	q, err := oauth2.ParseTokenQuery(body)
-	if err != nil {
-		return err
-	}
-	c, err := a.client(w, r, &q.Form)
+	q, c, err := a.query(w, r)
 	if err != nil {
 		return err
 	}
