@@ -100,7 +100,10 @@ func (k *Keys) EndAllTokens(ctx context.Context) error {
 		Type: event.KeysEpochRaised, Result: event.Success, App: k.app.slug, Time: e.opts.Now(), Request: event.RequestFrom(ctx),
 	})
 	k.observe(appstate.KeysVersion{Epoch: epoch})
-	return k.catchUp(ctx)
+	if err := k.catchUp(ctx); err != nil {
+		return err
+	}
+	return k.load(ctx)
 }
 
 // raise leaves the keys of lower epochs behind. Nothing that they signed is accepted
@@ -161,11 +164,7 @@ func longestClientToken(m *manifest.Manifest) time.Duration {
 
 // upkeep rotates keys when it is their time.
 func (k *Keys) upkeep(ctx context.Context) {
-	s := k.stored.Load()
-	if s == nil {
-		return
-	}
-	if err := s.Load(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	if err := k.load(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		k.app.engine.opts.Logger.Error("look after the signing keys", slog.String("app", k.app.slug), slog.Any("error", err))
 	}
 }

@@ -51,10 +51,8 @@ func (k *Keys) start(ctx context.Context, state *appstate.State) error {
 		k.stored.Store(s)
 	}
 	e.watcher.WatchKeys(app.slug, state.Keys, k.observe)
-	if s := k.stored.Load(); s != nil {
-		if err := s.Load(ctx); err != nil {
-			return err
-		}
+	if err := k.load(ctx); err != nil {
+		return err
 	}
 	// What was done since the state was read is known now.
 	return keysFreshness{k}.Renew(ctx)
@@ -97,13 +95,15 @@ func (k keysFreshness) Renew(ctx context.Context) error {
 	if err := k.app.engine.watcher.Renew(ctx); err != nil {
 		return err
 	}
+	ctx, cancel := store.Context(ctx)
+	defer cancel()
 	return k.catchUp(ctx)
 }
 
 // catchUp installs what is wanted, until nothing newer is.
 func (k *Keys) catchUp(ctx context.Context) error {
 	for k.behind.outdated.Load() {
-		result := k.behind.once.DoChan("install", func() (any, error) { return nil, k.install(k.behind.ctx) })
+		result := k.behind.once.DoChan("install", func() (any, error) { return nil, k.task() })
 		select {
 		case r := <-result:
 			if r.Err != nil {
@@ -116,6 +116,20 @@ func (k *Keys) catchUp(ctx context.Context) error {
 	return nil
 }
 
+// task is install as close waits for it.
+func (k *Keys) task() error {
+	b := &k.behind
+	b.mu.Lock()
+	if err := b.ctx.Err(); err != nil {
+		b.mu.Unlock()
+		return err
+	}
+	b.tasks.Add(1)
+	b.mu.Unlock()
+	defer b.tasks.Done()
+	return k.install(b.ctx)
+}
+
 // install makes this instance use the keys of the version that is wanted.
 func (k *Keys) install(ctx context.Context) error {
 	b := &k.behind
@@ -126,7 +140,7 @@ func (k *Keys) install(ctx context.Context) error {
 		return err
 	}
 	if s := k.stored.Load(); s != nil {
-		if err := s.Load(ctx); err != nil {
+		if err := s.Follow(ctx); err != nil {
 			return err
 		}
 	}
@@ -138,6 +152,14 @@ func (k *Keys) install(ctx context.Context) error {
 	return nil
 }
 
+// load makes the stored keys what they have to be: it makes the first and the next one.
+func (k *Keys) load(ctx context.Context) error {
+	if s := k.stored.Load(); s != nil {
+		return s.Load(ctx)
+	}
+	return nil
+}
+
 // keysRetry is how long a change that could not be followed is left alone.
 const keysRetry = time.Second
 
@@ -146,6 +168,9 @@ func (k *Keys) follow() {
 	b := &k.behind
 	for {
 		err := k.catchUp(b.ctx)
+		if err == nil {
+			err = k.load(b.ctx)
+		}
 		b.mu.Lock()
 		if b.ctx.Err() != nil || (err == nil && !b.outdated.Load()) {
 			b.running = false
@@ -170,6 +195,8 @@ func (k *Keys) close(ctx context.Context) error {
 		return nil // never started
 	}
 	k.app.engine.watcher.ForgetKeys(k.app.slug)
-	k.behind.stop()
+	k.behind.mu.Lock()
+	k.behind.stop() // nothing begins after that
+	k.behind.mu.Unlock()
 	return store.Wait(ctx, &k.behind.tasks)
 }

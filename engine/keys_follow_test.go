@@ -1,7 +1,9 @@
 package engine_test
 
 import (
+	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -185,4 +187,75 @@ func TestNewKeysDuringAnOutage(t *testing.T) {
 	for range 3 {
 		a.want(a.me(g.Access.Token), 503, "unavailable")
 	}
+}
+
+// People whose cookies are of keys that have ended sign in and out at once, however
+// many they are.
+func TestSigningInAfterEndAllTokens(t *testing.T) {
+	t.Parallel()
+	for _, auth := range []string{withEdDSA, strings.Replace(withEdDSA, `"EdDSA"`, `"HS256"`, 1)} {
+		w := setup(t, auth)
+		id, _ := w.newUser(email)
+		g, err := w.app.StartSession(t.Context(), id, engine.Device{}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.app.Keys().EndAllTokens(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		old := header("Cookie", "__Host-shop_access="+g.Access.Token)
+		for range 3 {
+			w.want(w.do("GET", "/auth/me", nil, old), 401, "token_invalid")
+			w.want(w.do("POST", "/auth/login", with(account, "transport", "cookie"), old, header("X-Requested-With", "x")), 200, "")
+			w.want(w.do("POST", "/auth/logout", obj(), old, header("X-Requested-With", "x")), 204, "")
+		}
+	}
+}
+
+// A refresh that was under way when everything ended brings no tokens that live.
+func TestRefreshDuringEndAllTokens(t *testing.T) {
+	t.Parallel()
+	var raise atomic.Pointer[func()]
+	w := newWorld(t, storetest.Database(t), manifestOf(t, "shop", machines), func(o *engine.Options) {
+		o.Claims = func(context.Context, string, string) (map[string]any, error) {
+			if f := raise.Swap(nil); f != nil {
+				(*f)()
+			}
+			return nil, nil
+		}
+	})
+	in := w.register()
+	end := func() {
+		if err := w.app.Keys().EndAllTokens(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	raise.Store(&end)
+	w.want(w.do("POST", "/auth/refresh", obj("refresh_token", in.text("refresh_token"))), 401, "token_invalid")
+}
+
+// A date that is ahead does not hide what comes after it.
+func TestDatesThatAreAhead(t *testing.T) {
+	t.Parallel()
+	m := manifestOf(t, "shop", ``)
+	a := newWorld(t, storetest.Database(t), m, polls)
+	b := newWorld(t, storetest.Second(t, a.db, nil), m)
+	_, first := a.newUser(email)
+	id, second := a.newUser("bob@example.com")
+	ahead := time.Now().AddDate(1000, 0, 0)
+	if _, err := a.db.Collection("app_state").InsertOne(t.Context(), bson.M{"_id": "other", "changed_at": ahead}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.db.Collection("token_blacklist").InsertOne(t.Context(), bson.M{"_id": "other|user|x", "app": "other", "revoked_at": ahead, "expires_at": ahead}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(1500 * time.Millisecond) // it has polled
+	if err := b.app.Users().Disable(t.Context(), id, "test"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the revocation arrives", func() bool { return a.do("GET", "/auth/me", nil, second).code() == "token_revoked" })
+	if err := b.app.Keys().EndAllTokens(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the epoch arrives", func() bool { return a.do("GET", "/auth/me", nil, first).code() == "token_invalid" })
 }

@@ -133,6 +133,10 @@ func (f *Feed) apply(e storedEntry) {
 		return
 	}
 	f.viewOf(app).apply(kind, id, entry{epoch: e.Epoch, expires: e.ExpiresAt})
+	// A date that is ahead, by a clock that was, must not hide what comes after it.
+	if e.RevokedAt.After(f.config.Now().Add(follow.MaxAhead)) {
+		return
+	}
 	for at := e.RevokedAt.UnixMilli(); ; {
 		old := f.highest.Load()
 		if at <= old || f.highest.CompareAndSwap(old, at) {

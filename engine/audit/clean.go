@@ -131,8 +131,9 @@ func withoutSecrets(s, separator string) string {
 	}
 	parts := strings.Split(s, separator)
 	for i, p := range parts {
+		cut := len(s) > maxText-utf8.UTFMax && i == len(parts)-1
 		follows := i > 0 && (strings.EqualFold(parts[i-1], "Bearer") || strings.EqualFold(parts[i-1], "Basic"))
-		if strings.Contains(p, "mrt1.") || looksLikeJWT(p) || holdsOwnSecret(p) || follows {
+		if strings.Contains(p, "mrt1.") || looksLikeJWT(p) || holdsOwnSecret(p, cut) || follows {
 			parts[i] = redacted
 		}
 	}
@@ -157,9 +158,12 @@ const (
 	clientSecret = 43
 )
 
+// cutSecret is how much of a secret has to be there when it was cut.
+const cutSecret = 20
+
 // holdsOwnSecret recognises an API key, whatever its app calls them, and the secret of
-// a client.
-func holdsOwnSecret(s string) bool {
+// a client; where the text was cut, also their beginning at its end.
+func holdsOwnSecret(s string, cut bool) bool {
 	for {
 		prefix, rest, found := strings.Cut(s, "_")
 		if !found {
@@ -169,7 +173,7 @@ func holdsOwnSecret(s string) bool {
 		for n < len(rest) && alphanumeric(rest[n]) {
 			n++
 		}
-		if named := prefix != "" && alphanumeric(prefix[len(prefix)-1]); named && (n == apiKey || n == clientSecret && strings.HasSuffix(prefix, "mcs")) {
+		if named := prefix != "" && alphanumeric(prefix[len(prefix)-1]); named && (n == apiKey || n == clientSecret && strings.HasSuffix(prefix, "mcs") || cut && n == len(rest) && n >= cutSecret) {
 			return true
 		}
 		s = rest

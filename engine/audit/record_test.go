@@ -165,6 +165,7 @@ func TestNoSecrets(t *testing.T) {
 		b.must(trail.Log(t.Context(), audit.Record{Type: "x", Metadata: map[string]string{name: canary, "jwt": jwt, "refresh": refresh}}))
 	}
 	b.must(trail.Log(t.Context(), audit.Record{Type: "x", UserAgent: strings.Repeat("x", 200) + " " + jwt + jwt}))
+	b.must(trail.Log(t.Context(), audit.Record{Type: "x", UserAgent: strings.Repeat("x", 200) + " " + key, Reason: strings.Repeat("x", 216) + " " + secret}))
 	b.must(trail.Flush(t.Context()))
 	cursor, err := b.events().Find(t.Context(), bson.D{})
 	b.must(err)
@@ -177,7 +178,7 @@ func TestNoSecrets(t *testing.T) {
 			}
 		}
 	}
-	if stored != 16 {
+	if stored != 17 {
 		t.Errorf("%d documents were looked at", stored)
 	}
 	if called.Len() == 0 || strings.Contains(called.String(), canary) || strings.Contains(b.logs.String(), canary) {

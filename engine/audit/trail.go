@@ -147,7 +147,7 @@ func NewTrail(db *mongo.Database, config Config) (*Trail, error) {
 		config:    config,
 		events:    db.Collection(Collection),
 		confirmed: db.Collection(Collection, options.Collection().SetReadConcern(readconcern.Majority())),
-		queue:     newQueue(config.Queue, config.Batch),
+		queue:     newQueue(config.Queue, min(config.Batch, max(1, config.Queue/2))),
 		entropy:   newEntropy(),
 		closing:   make(chan struct{}),
 		stop:      stop,

@@ -67,12 +67,9 @@ func (w *Watcher) ForgetKeys(slug string) { w.keys.Delete(slug) }
 
 func (k *keysWatch) observe(v KeysVersion) {
 	k.mu.Lock()
-	later := v.After(k.latest)
-	if later {
+	defer k.mu.Unlock()
+	if v.After(k.latest) {
 		k.latest = k.latest.With(v)
-	}
-	k.mu.Unlock()
-	if later {
-		k.changed(v)
+		k.changed(v) // before another reader takes it for done
 	}
 }

@@ -112,6 +112,10 @@ func (w *Watcher) apply(v versionOf) {
 	if k, ok := w.keys.Load(v.Slug); ok {
 		k.(*keysWatch).observe(v.Keys) //nolint:forcetypeassert // only these are stored
 	}
+	// A date that is ahead, by a clock that was, must not hide what comes after it.
+	if v.ChangedAt.After(w.store.now().Add(follow.MaxAhead)) {
+		return
+	}
 	for at := v.ChangedAt.UnixMilli(); ; {
 		old := w.highest.Load()
 		if at <= old || w.highest.CompareAndSwap(old, at) {

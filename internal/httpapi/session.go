@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -51,7 +52,7 @@ func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
 	if err := a.limitAs(w, r, LimitRefresh, called(userID), sessionID, ""); err != nil {
 		return err
 	}
-	s, err := a.config.Sessions.Refresh(r.Context(), token, a.device(r, "", ""))
+	g, err := a.Refresh(r.Context(), token, a.device(r, "", ""))
 	if err != nil {
 		// The cookies of a session that is over go; those of a lost race or of an
 		// outage stay.
@@ -60,13 +61,9 @@ func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
 		}
 		return err
 	}
-	access, err := a.access(r.Context(), s)
-	if err != nil {
-		return err
-	}
-	out := a.tokens(s, access)
+	out := a.tokens(g.Session, g.Access)
 	if t == TransportCookie {
-		if err := a.SetCookies(w, r, s, access, ""); err != nil {
+		if err := a.SetCookies(w, r, g.Session, g.Access, ""); err != nil {
 			return err
 		}
 		out.AccessToken, out.RefreshToken, out.TokenType = "", "", ""
@@ -176,7 +173,7 @@ func (a *API) SignIn(w http.ResponseWriter, r *http.Request, userID string) erro
 
 var errNoCookies = errors.New(`the manifest's auth.tokens.transport is "bearer": nobody would read the cookies; set it to "both" or "cookie"`)
 
-// Verify checks an access token as a guard does.
+// Verify checks an access token as a guard does, however the app's people bring theirs.
 func (a *API) Verify(ctx context.Context, token string) (*authz.Principal, error) {
 	if a.config.APIKeys != nil && a.config.APIKeys.Owns(token) {
 		return a.config.APIKeys.Verify(ctx, token)
@@ -193,6 +190,11 @@ func (a *API) Refresh(ctx context.Context, token string, d sessions.Device) (*Gr
 	access, err := a.access(ctx, s)
 	if err != nil {
 		return nil, err
+	}
+	// Had the keys been ended meanwhile, these would be signed with the next ones, and
+	// outlive what was to end.
+	if _, sessionID := a.config.Sessions.Owner(token); sessionID == "" {
+		return nil, fmt.Errorf("%w: its key has ended", sessions.ErrTokenInvalid)
 	}
 	return &Grant{Session: s, Access: access}, nil
 }

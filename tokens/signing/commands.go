@@ -218,12 +218,13 @@ type attempt struct {
 // does not have, and reports whether the key is accepted now. It makes no keys.
 //
 // It reads at most once in two seconds, whatever it is asked, and never for a kid
-// that could not be one or that is known and dead: who sends made-up tokens gets
-// no load on the database for them. Callers that come while a read is under way
+// that is known and dead or that is not one of the next: kids follow from the app's
+// salt, so who sends made-up tokens, or such that have ended, gets no load on the
+// database for them. Callers that come while a read is under way
 // share it. The error is that of the read, also of one just now that failed, or
 // [ErrTooSoon] for a kid that one just now did not find.
 func (s *Store) RefreshUnknown(ctx context.Context, kid string) (bool, error) {
-	if set := s.set.Load(); !validKid(kid) || set.known[kid] {
+	if set := s.set.Load(); set.known[kid] || !s.mayBeNew(set, kid) {
 		return set.accepts(kid), nil
 	}
 	a, leads, err := s.join()
@@ -266,14 +267,16 @@ func (s *Store) join() (a *attempt, leads bool, err error) {
 func (s *Store) lead(ctx context.Context, a *attempt) {
 	ctx, cancel := store.Context(context.WithoutCancel(ctx))
 	defer cancel()
-	a.err = s.reload(ctx)
+	a.err = s.Follow(ctx)
 	s.mu.Lock()
 	s.attempt, s.failed = nil, a.err
 	s.mu.Unlock()
 	close(a.done)
 }
 
-func (s *Store) reload(ctx context.Context) error {
+// Follow reads the keys again because others have changed them. It makes no keys, and
+// does nothing else that Load does.
+func (s *Store) Follow(ctx context.Context) error {
 	unlock, err := s.lock(ctx)
 	if err != nil {
 		return err

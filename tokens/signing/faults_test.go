@@ -199,15 +199,16 @@ func TestOutageKeepsTheSet(t *testing.T) {
 	db, link := storetest.Linked(t)
 	b := &bench{db: db}
 	s := b.loaded(t)
-	first := s.Current()
+	first, next := s.Current(), nextKids(t, 1)
 	link.Cut()
 	for name, f := range map[string]func(context.Context) error{
 		"Load":   func(ctx context.Context) error { return s.Load(ctx) },
+		"Follow": func(ctx context.Context) error { return s.Follow(ctx) },
 		"Rotate": func(ctx context.Context) error { _, err := s.Rotate(ctx); return err },
 		"Revoke": func(ctx context.Context) error { return s.Revoke(ctx, first.Signing.ID) },
 		"List":   func(ctx context.Context) error { _, err := s.List(ctx); return err },
 		"RefreshUnknown": func(ctx context.Context) error {
-			known, err := s.RefreshUnknown(ctx, "AAAAAAAAAAA")
+			known, err := s.RefreshUnknown(ctx, next[0])
 			if known {
 				t.Error("an unknown kid is known")
 			}

@@ -161,7 +161,7 @@ func (s *Store) install(ctx context.Context, p *plan) error {
 	s.warn(ctx, p)
 	records := p.accepted()
 	now := make(map[string]opened, len(records))
-	set := &Set{LoadedAt: p.now, Accepted: make([]tokens.SigningKey, 0, len(records)), known: make(map[string]bool, len(p.keys))}
+	set := &Set{LoadedAt: p.now, Accepted: make([]tokens.SigningKey, 0, len(records)), known: make(map[string]bool, len(p.keys)), epoch: p.epoch, last: p.last()}
 	for _, r := range records {
 		key, err := s.openOnce(r)
 		if err != nil {

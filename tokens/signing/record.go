@@ -72,6 +72,28 @@ func validKid(kid string) bool {
 	return err == nil && len(raw) == 8 && len(kid) == 11
 }
 
+// nextKeys is how many keys others may have made that are not known yet.
+const nextKeys = 8
+
+// mayBeNew reports whether kid could be that of a key which others have made since the
+// set was read: one of the next of its epoch, or of the first of the epochs after it.
+func (s *Store) mayBeNew(set *Set, name string) bool {
+	if !validKid(name) {
+		return false
+	}
+	if set.epoch == 0 {
+		return true // nothing is known yet
+	}
+	c := &s.config
+	for n := int64(1); n <= nextKeys; n++ {
+		if name == kid(c.Salt, c.App, c.Algorithm, set.epoch, set.last+n) ||
+			name == kid(c.Salt, c.App, c.Algorithm, set.epoch+1, n) || name == kid(c.Salt, c.App, c.Algorithm, set.epoch+2, n) {
+			return true
+		}
+	}
+	return false
+}
+
 // scope is the place that the private part of a key is sealed for.
 func scope(kid string) string { return Collection + "|" + kid + "|private" }
 

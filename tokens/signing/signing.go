@@ -139,7 +139,10 @@ type Set struct {
 	LoadedAt time.Time
 
 	known map[string]bool // every kid that is stored, whether accepted or not
-	jwks  keySet
+	// epoch and last are the keys_epoch of the keys, 0 before the first Load, and the
+	// highest number among them.
+	epoch, last int64
+	jwks        keySet
 }
 
 // Store keeps the keys of one app. It is safe for concurrent use.

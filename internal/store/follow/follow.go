@@ -24,6 +24,8 @@ const (
 	// Overlap is how far back a poll has to read again: writes of one moment do
 	// not become visible in the order of their dates.
 	Overlap = 10 * time.Second
+	// MaxAhead is how far ahead of our clock a date may be that polls go by.
+	MaxAhead = time.Minute
 	// reloadInterval is how often everything is read again, whatever the stream
 	// or the polls said.
 	reloadInterval = time.Minute
