@@ -97,7 +97,7 @@ func (k keysFreshness) Renew(ctx context.Context) error {
 	}
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
-	return k.catchUp(ctx)
+	return store.Error("follow a change of keys", k.catchUp(ctx))
 }
 
 // catchUp installs what is wanted, until nothing newer is.
