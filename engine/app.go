@@ -32,7 +32,6 @@ type App struct {
 	sessions  *sessions.Manager
 	tokens    *tokens.Service
 	devices   *tokens.Devices
-	feed      *tokens.Feed
 	blacklist *tokens.Blacklist
 	authz     *Authz
 	keys      *Keys

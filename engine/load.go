@@ -118,11 +118,12 @@ func (e *Engine) buildTokens(ctx context.Context, app *App, k *keys.App) (err er
 	}); err != nil {
 		return err
 	}
-	if app.feed, err = e.feed(ctx, t.BlacklistCollection, time.Duration(t.Revocation.PollInterval)); err != nil {
+	feed, err := e.feed(ctx, t.BlacklistCollection, time.Duration(t.Revocation.PollInterval))
+	if err != nil {
 		return err
 	}
 	app.keys = newKeys(app, k)
-	app.blacklist, err = app.feed.App(tokens.BlacklistConfig{
+	app.blacklist, err = feed.App(tokens.BlacklistConfig{
 		App: app.slug, MaxStaleness: time.Duration(t.Revocation.MaxStaleness), Leeway: time.Duration(t.Leeway), Keys: keysFreshness{app.keys},
 	})
 	return err

@@ -3,9 +3,6 @@ package users
 import (
 	"context"
 	"fmt"
-	"strconv"
-	"strings"
-	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo/options"
@@ -46,16 +43,13 @@ func (s *Store) List(ctx context.Context, opts ListOptions) (*Page, error) {
 	if opts.Kind != "" {
 		filter["kind"] = opts.Kind
 	}
-	scope := string(opts.Status) + "/" + string(opts.Kind)
+	scope := "users/" + string(opts.Status) + "/" + string(opts.Kind)
 	if opts.Cursor != "" {
-		at, id, err := s.openCursor(opts.Cursor, scope)
-		if err != nil {
-			return nil, err
+		at, id, ok := s.config.Keys.OpenPosition(scope, opts.Cursor)
+		if !ok {
+			return nil, fmt.Errorf("%w: ask for the first page again", ErrInvalidCursor)
 		}
-		filter["$or"] = bson.A{
-			bson.M{"created_at": bson.M{"$gt": at}},
-			bson.M{"created_at": at, "_id": bson.M{"$gt": id}},
-		}
+		filter["$or"] = store.CreatedAfter(at, id)
 	}
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
@@ -72,23 +66,7 @@ func (s *Store) List(ctx context.Context, opts ListOptions) (*Page, error) {
 	if len(page.Users) > opts.Limit {
 		page.Users = page.Users[:opts.Limit]
 		last := page.Users[opts.Limit-1]
-		page.Next = s.sealCursor(last.CreatedAt, last.ID, scope)
+		page.Next = s.config.Keys.SealPosition(scope, last.CreatedAt, last.ID)
 	}
 	return page, nil
-}
-
-// sealCursor and openCursor make a position authentic, so that nobody writes one
-// into a filter.
-func (s *Store) sealCursor(at time.Time, id, scope string) string {
-	return s.config.Keys.SealCursor("users/"+scope, strconv.FormatInt(at.UnixMilli(), 10)+"."+id)
-}
-
-func (s *Store) openCursor(cursor, scope string) (time.Time, string, error) {
-	position, ok := s.config.Keys.OpenCursor("users/"+scope, cursor)
-	digits, id, _ := strings.Cut(position, ".")
-	millis, err := strconv.ParseInt(digits, 10, 64)
-	if !ok || err != nil {
-		return time.Time{}, "", fmt.Errorf("%w: ask for the first page again", ErrInvalidCursor)
-	}
-	return time.UnixMilli(millis).UTC(), id, nil
 }

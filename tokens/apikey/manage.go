@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
@@ -39,16 +37,13 @@ func (s *Store) List(ctx context.Context, userID string, opts ListOptions) (*Pag
 		opts.Limit = 50
 	}
 	opts.Limit = min(opts.Limit, 500)
-	filter := s.own(userID)
+	filter, scope := s.own(userID), "api_keys/"+userID
 	if opts.Cursor != "" {
-		at, id, err := s.openCursor(opts.Cursor, userID)
-		if err != nil {
-			return nil, err
+		at, id, ok := s.config.Keys.OpenPosition(scope, opts.Cursor)
+		if !ok {
+			return nil, fmt.Errorf("%w: ask for the first page again", ErrInvalidCursor)
 		}
-		filter = s.own(userID, bson.E{Key: "$or", Value: bson.A{
-			bson.D{{Key: "created_at", Value: bson.D{{Key: "$gt", Value: at}}}},
-			bson.D{{Key: "created_at", Value: at}, {Key: "_id", Value: bson.D{{Key: "$gt", Value: id}}}},
-		}})
+		filter = s.own(userID, bson.E{Key: "$or", Value: store.CreatedAfter(at, id)})
 	}
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
@@ -65,25 +60,9 @@ func (s *Store) List(ctx context.Context, userID string, opts ListOptions) (*Pag
 	if len(page.Keys) > opts.Limit {
 		page.Keys = page.Keys[:opts.Limit]
 		last := page.Keys[opts.Limit-1]
-		page.Next = s.sealCursor(last.CreatedAt, last.ID, userID)
+		page.Next = s.config.Keys.SealPosition(scope, last.CreatedAt, last.ID)
 	}
 	return page, nil
-}
-
-// sealCursor and openCursor make a position authentic, so that nobody writes one
-// into a filter.
-func (s *Store) sealCursor(at time.Time, id, userID string) string {
-	return s.config.Keys.SealCursor("api_keys/"+userID, strconv.FormatInt(at.UnixMilli(), 10)+"."+id)
-}
-
-func (s *Store) openCursor(cursor, userID string) (time.Time, string, error) {
-	position, ok := s.config.Keys.OpenCursor("api_keys/"+userID, cursor)
-	digits, id, _ := strings.Cut(position, ".")
-	millis, err := strconv.ParseInt(digits, 10, 64)
-	if !ok || err != nil {
-		return time.Time{}, "", fmt.Errorf("%w: ask for the first page again", ErrInvalidCursor)
-	}
-	return time.UnixMilli(millis).UTC(), id, nil
 }
 
 // Get returns one key of the user. The error is [ErrNotFound] for any other.

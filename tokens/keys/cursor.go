@@ -2,7 +2,9 @@ package keys
 
 import (
 	"encoding/base64"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // maxCursor bounds a cursor in bytes: the longest position is that of a rule with
@@ -38,6 +40,23 @@ func (a *App) OpenCursor(scope, cursor string) (position string, ok bool) {
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(parts[1])
 	return string(raw), err == nil
+}
+
+// SealPosition returns a cursor for what follows a document in a list by creation:
+// by the millisecond, and by the id among those of one.
+func (a *App) SealPosition(scope string, at time.Time, id string) string {
+	return a.SealCursor(scope, strconv.FormatInt(at.UnixMilli(), 10)+"."+id)
+}
+
+// OpenPosition returns the place that [App.SealPosition] made a cursor for.
+func (a *App) OpenPosition(scope, cursor string) (at time.Time, id string, ok bool) {
+	position, ok := a.OpenCursor(scope, cursor)
+	digits, id, _ := strings.Cut(position, ".")
+	millis, err := strconv.ParseInt(digits, 10, 64)
+	if !ok || err != nil {
+		return time.Time{}, "", false
+	}
+	return time.UnixMilli(millis).UTC(), id, true
 }
 
 // cursorText is what the MAC is about. The text holds no zero byte, so that it
