@@ -16,6 +16,7 @@ import (
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/apikey"
+	"github.com/mandate-auth/mandate/tokens/internal/tokenstest"
 )
 
 func TestCreateRefuses(t *testing.T) {
@@ -266,7 +267,7 @@ func TestDocument(t *testing.T) {
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	db := storetest.Database(t)
-	list := blacklist(t, db, "shop")
+	list := tokenstest.Blacklist(t, db, "shop")
 	for _, test := range []struct {
 		name string
 		edit func(*apikey.Config)
@@ -287,7 +288,7 @@ func TestConfig(t *testing.T) {
 		{"default over the maximum", func(c *apikey.Config) { c.DefaultTTL, c.MaxTTL = 2, 1 }},
 		{"a scope that is none", func(c *apikey.Config) { c.AllowedScopes = []string{"a b"} }},
 	} {
-		config := apikey.Config{App: "shop", Rights: only, Accounts: &accounts{}, Blacklist: list, Keys: appKeys(t, "shop")}
+		config := apikey.Config{App: "shop", Rights: only, Accounts: &accounts{}, Blacklist: list, Keys: tokenstest.AppKeys(t, "shop")}
 		test.edit(&config)
 		if s, err := apikey.New(db, config); err == nil {
 			t.Errorf("%s is accepted", test.name)

@@ -18,6 +18,7 @@ import (
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/apikey"
+	"github.com/mandate-auth/mandate/tokens/internal/tokenstest"
 )
 
 // The database goes away: nothing is taken for an answer about a key, and what is
@@ -25,7 +26,7 @@ import (
 func TestDatabaseAway(t *testing.T) {
 	t.Parallel()
 	db, link := storetest.Linked(t)
-	b := setupOn(t, db, option{list: func(c *tokens.BlacklistConfig) { c.MaxStaleness = 100 * time.Millisecond }, feed: polling})
+	b := setupOn(t, db, option{Config: tokenstest.Config{List: func(c *tokens.BlacklistConfig) { c.MaxStaleness = 100 * time.Millisecond }, Feed: tokenstest.Polling}})
 	remembered, other := b.create(t), b.create(t)
 	b.verify(t, remembered.Key, nil)
 	link.Cut()

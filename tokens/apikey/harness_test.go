@@ -1,7 +1,6 @@
 package apikey_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -20,8 +19,7 @@ import (
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/apikey"
-	"github.com/mandate-auth/mandate/tokens/keys"
-	"github.com/mandate-auth/mandate/tokens/secret"
+	"github.com/mandate-auth/mandate/tokens/internal/tokenstest"
 )
 
 func TestMain(m *testing.M) { storetest.Main(m) }
@@ -121,22 +119,8 @@ type bench struct {
 	user string
 }
 
-func appKeys(tb testing.TB, slug string) *keys.App {
-	tb.Helper()
-	ring, err := keys.NewRing([]secret.Value{secret.FromString(strings.Repeat("s", 32))})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	app, err := ring.App(slug, bytes.Repeat([]byte{1}, 32), 1)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return app
-}
-
 type option struct {
-	feed   func(*tokens.FeedConfig)
-	list   func(*tokens.BlacklistConfig)
+	tokenstest.Config
 	config func(*apikey.Config)
 }
 
@@ -147,35 +131,6 @@ func only(_ context.Context, _, scope string) (bool, error) {
 	return strings.HasPrefix(scope, "may:"), nil
 }
 
-// blacklist is the part of the app shop of a feed on db.
-func blacklist(tb testing.TB, db *mongo.Database, app string, opts ...option) *tokens.Blacklist {
-	tb.Helper()
-	fc := tokens.FeedConfig{PollInterval: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}
-	bc := tokens.BlacklistConfig{App: app}
-	for _, o := range opts {
-		if o.feed != nil {
-			o.feed(&fc)
-		}
-		if o.list != nil {
-			o.list(&bc)
-		}
-	}
-	feed, err := tokens.NewFeed(context.Background(), db.Collection("token_blacklist"), fc)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := feed.Close(context.Background()); err != nil {
-			tb.Errorf("close the feed: %v", err)
-		}
-	})
-	list, err := feed.App(bc)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return list
-}
-
 // on returns another instance of the app of b, on db, with a feed of its own.
 func (b *bench) on(tb testing.TB, db *mongo.Database, opts ...option) *bench {
 	tb.Helper()
@@ -184,15 +139,17 @@ func (b *bench) on(tb testing.TB, db *mongo.Database, opts ...option) *bench {
 		App: "shop", Rights: only, Accounts: b.accounts, Events: b.recorder, Now: b.now,
 		Logger: slog.New(slog.DiscardHandler),
 	}
+	var changes []tokenstest.Config
 	for _, o := range opts {
+		changes = append(changes, o.Config)
 		if o.config != nil {
 			o.config(&config)
 		}
 	}
 	if config.Keys == nil {
-		config.Keys = appKeys(tb, config.App)
+		config.Keys = tokenstest.AppKeys(tb, config.App)
 	}
-	out.list = &lists{Blacklist: blacklist(tb, db, config.App, opts...)}
+	out.list = &lists{Blacklist: tokenstest.Blacklist(tb, db, config.App, changes...)}
 	config.Blacklist = out.list
 	s, err := apikey.New(db, config)
 	if err != nil {

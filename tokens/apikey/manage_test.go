@@ -14,9 +14,8 @@ import (
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/apikey"
+	"github.com/mandate-auth/mandate/tokens/internal/tokenstest"
 )
-
-func polling(c *tokens.FeedConfig) { c.DisableChangeStream = true }
 
 // Pages follow one another without a gap, and a cursor is good for its list only.
 func TestListInPages(t *testing.T) {
@@ -110,7 +109,7 @@ func TestRevoke(t *testing.T) {
 // stream and without.
 func TestRevocationReachesOthers(t *testing.T) {
 	t.Parallel()
-	for name, opt := range map[string]option{"feed": {}, "polling": {feed: polling}} {
+	for name, opt := range map[string]option{"feed": {}, "polling": {Config: tokenstest.Config{Feed: tokenstest.Polling}}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, opt)

@@ -15,6 +15,7 @@ import (
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
+	"github.com/mandate-auth/mandate/tokens/internal/tokenstest"
 	"github.com/mandate-auth/mandate/tokens/oauth2"
 )
 
@@ -119,7 +120,7 @@ func TestRememberedForAMinute(t *testing.T) {
 func TestDisableDuringAuthenticate(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	other := b.on(t, storetest.Second(t, b.db, nil), option{feed: polling})
+	other := b.on(t, storetest.Second(t, b.db, nil), option{Config: tokenstest.Config{Feed: tokenstest.Polling}})
 	for i := range 10 {
 		c := b.create(t, "worker"+string(rune('a'+i)))
 		other.auth(t, c.ID, c.Secret, nil)

@@ -16,6 +16,7 @@ import (
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
+	"github.com/mandate-auth/mandate/tokens/internal/tokenstest"
 	"github.com/mandate-auth/mandate/tokens/oauth2"
 )
 
@@ -223,7 +224,7 @@ func TestDocument(t *testing.T) {
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	db := storetest.Database(t)
-	list := blacklist(t, db, "shop")
+	list := tokenstest.Blacklist(t, db, "shop")
 	for _, test := range []struct {
 		name string
 		edit func(*oauth2.Config)
@@ -236,7 +237,7 @@ func TestConfig(t *testing.T) {
 		{"life over a day", func(c *oauth2.Config) { c.DefaultTokenTTL = 25 * time.Hour }},
 		{"a scope that is none", func(c *oauth2.Config) { c.AllowedScopes = []string{"a b"} }},
 	} {
-		config := oauth2.Config{App: "shop", Blacklist: list, Keys: appKeys(t, "shop")}
+		config := oauth2.Config{App: "shop", Blacklist: list, Keys: tokenstest.AppKeys(t, "shop")}
 		test.edit(&config)
 		if _, err := oauth2.New(db, config); err == nil {
 			t.Errorf("%s is accepted", test.name)

@@ -14,6 +14,7 @@ import (
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/tokens/internal/tokenstest"
 	"github.com/mandate-auth/mandate/tokens/oauth2"
 )
 
@@ -22,7 +23,7 @@ import (
 func TestDatabaseAway(t *testing.T) {
 	t.Parallel()
 	db, link := storetest.Linked(t)
-	b := setupOn(t, db, option{list: func(c *tokens.BlacklistConfig) { c.MaxStaleness = 100 * time.Millisecond }, feed: polling})
+	b := setupOn(t, db, option{Config: tokenstest.Config{List: func(c *tokens.BlacklistConfig) { c.MaxStaleness = 100 * time.Millisecond }, Feed: tokenstest.Polling}})
 	c, other := b.create(t, "worker", "read"), b.create(t, "other")
 	b.auth(t, c.ID, c.Secret, nil)
 	link.Cut()

@@ -1,12 +1,9 @@
 package oauth2_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,9 +14,8 @@ import (
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/tokens"
-	"github.com/mandate-auth/mandate/tokens/keys"
+	"github.com/mandate-auth/mandate/tokens/internal/tokenstest"
 	"github.com/mandate-auth/mandate/tokens/oauth2"
-	"github.com/mandate-auth/mandate/tokens/secret"
 )
 
 func TestMain(m *testing.M) { storetest.Main(m) }
@@ -71,69 +67,27 @@ type bench struct {
 	list *lists
 }
 
-func appKeys(tb testing.TB, slug string) *keys.App {
-	tb.Helper()
-	ring, err := keys.NewRing([]secret.Value{secret.FromString(strings.Repeat("s", 32))})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	app, err := ring.App(slug, bytes.Repeat([]byte{1}, 32), 1)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return app
-}
-
 type option struct {
-	feed   func(*tokens.FeedConfig)
-	list   func(*tokens.BlacklistConfig)
+	tokenstest.Config
 	config func(*oauth2.Config)
 }
 
 func with(edit func(*oauth2.Config)) option { return option{config: edit} }
-
-func polling(c *tokens.FeedConfig) { c.DisableChangeStream = true }
-
-func blacklist(tb testing.TB, db *mongo.Database, app string, opts ...option) *tokens.Blacklist {
-	tb.Helper()
-	fc := tokens.FeedConfig{PollInterval: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}
-	bc := tokens.BlacklistConfig{App: app}
-	for _, o := range opts {
-		if o.feed != nil {
-			o.feed(&fc)
-		}
-		if o.list != nil {
-			o.list(&bc)
-		}
-	}
-	feed, err := tokens.NewFeed(context.Background(), db.Collection("token_blacklist"), fc)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := feed.Close(context.Background()); err != nil {
-			tb.Errorf("close the feed: %v", err)
-		}
-	})
-	list, err := feed.App(bc)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return list
-}
 
 // on returns another instance of the app of b, on db, with a feed of its own.
 func (b *bench) on(tb testing.TB, db *mongo.Database, opts ...option) *bench {
 	tb.Helper()
 	out := &bench{clock: b.clock, recorder: b.recorder, db: db}
 	config := oauth2.Config{App: "shop", Events: b.recorder, Now: b.now}
+	var changes []tokenstest.Config
 	for _, o := range opts {
+		changes = append(changes, o.Config)
 		if o.config != nil {
 			o.config(&config)
 		}
 	}
-	config.Keys = appKeys(tb, config.App)
-	out.list = &lists{Blacklist: blacklist(tb, db, config.App, opts...)}
+	config.Keys = tokenstest.AppKeys(tb, config.App)
+	out.list = &lists{Blacklist: tokenstest.Blacklist(tb, db, config.App, changes...)}
 	config.Blacklist = out.list
 	s, err := oauth2.New(db, config)
 	if err != nil {

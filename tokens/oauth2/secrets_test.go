@@ -11,6 +11,7 @@ import (
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/tokens/internal/tokenstest"
 	"github.com/mandate-auth/mandate/tokens/oauth2"
 	"github.com/mandate-auth/mandate/tokens/secret"
 )
@@ -73,7 +74,7 @@ func TestRotateInARace(t *testing.T) {
 // rotated out.
 func TestRotationReachesOthers(t *testing.T) {
 	t.Parallel()
-	for name, opt := range map[string]option{"feed": {}, "polling": {feed: polling}} {
+	for name, opt := range map[string]option{"feed": {}, "polling": {Config: tokenstest.Config{Feed: tokenstest.Polling}}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, opt)
