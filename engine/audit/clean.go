@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/internal/base62"
 	"github.com/mandate-auth/mandate/internal/store"
 )
 
@@ -154,8 +155,8 @@ func mayHoldSecret(s string) bool {
 
 // The lengths of API keys and of clients' secrets behind their prefixes.
 const (
-	apiKey       = 49
-	clientSecret = 43
+	apiKey       = clientSecret + 6
+	clientSecret = base62.SecretLength
 )
 
 // cutSecret is how much of a secret has to be there when it was cut.

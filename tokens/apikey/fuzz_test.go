@@ -3,6 +3,8 @@ package apikey
 import (
 	"strings"
 	"testing"
+
+	"github.com/mandate-auth/mandate/internal/base62"
 )
 
 // FuzzKey holds the form of keys against its description: prefix, 49 characters of
@@ -19,7 +21,7 @@ func FuzzKey(f *testing.F) {
 			return
 		}
 		body, ok := strings.CutPrefix(text, "mdk_")
-		if !ok || len(body) != 49 || strings.Trim(body, alphabet) != "" {
+		if !ok || len(body) != 49 || strings.Trim(body, base62.Alphabet) != "" {
 			t.Fatalf("%q is taken for a key", text)
 		}
 		sum := checksum([]byte(text[:len(text)-6]))

@@ -1,35 +1,26 @@
 package apikey
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"hash/crc32"
-	"math/big"
 	"strings"
+
+	"github.com/mandate-auth/mandate/internal/base62"
 )
 
 const (
-	// secretLength is how many characters of base62 hold 256 bits: 62^43 > 2^256.
-	secretLength = 43
-	// checksumLength is how many hold 32: 62^6 > 2^32.
+	// checksumLength is how many characters of base62 hold 32 bits: 62^6 > 2^32.
 	checksumLength = 6
-	bodyLength     = secretLength + checksumLength
+	bodyLength     = base62.SecretLength + checksumLength
 	hintLength     = 4
 	maxPrefix      = 16
 	maxKey         = maxPrefix + 1 + bodyLength
-	// alphabet is that of [big.Int.Text] in base 62.
-	alphabet = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
 
 // newKey returns the text of a new key.
 func newKey(lead string) string {
-	var raw [32]byte
-	// crypto/rand.Read never fails: it ends the process where there is no
-	// randomness.
-	_, _ = rand.Read(raw[:])
-	digits := new(big.Int).SetBytes(raw[:]).Text(62)
-	text := lead + strings.Repeat("0", secretLength-len(digits)) + digits
+	text := lead + base62.NewSecret()
 	sum := checksum([]byte(text))
 	return text + string(sum[:])
 }
@@ -38,7 +29,7 @@ func newKey(lead string) string {
 func checksum(text []byte) (out [checksumLength]byte) {
 	sum := crc32.ChecksumIEEE(text)
 	for i := len(out) - 1; i >= 0; i-- {
-		out[i] = alphabet[sum%62]
+		out[i] = base62.Alphabet[sum%62]
 		sum /= 62
 	}
 	return out

@@ -2,19 +2,17 @@ package oauth2
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"math/big"
 	"slices"
-	"strings"
 
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo"
 	"go.mongodb.org/mongo-driver/mongo/options"
 
 	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/internal/base62"
 	"github.com/mandate-auth/mandate/internal/store"
 )
 
@@ -23,20 +21,11 @@ const (
 	minSecret = 32
 	// maxSecret is the longest secret that is looked at, in bytes.
 	maxSecret = 512
-	// secretDigits is how many characters of base62 hold 256 bits: 62^43 > 2^256.
-	secretDigits = 43
 )
 
 // newSecret returns "mcs_" and 256 random bits in base62, which no client has to
 // encode for HTTP Basic (RFC 6749 section 2.3.1).
-func newSecret() string {
-	var raw [32]byte
-	// crypto/rand.Read never fails: it ends the process where there is no
-	// randomness.
-	_, _ = rand.Read(raw[:])
-	digits := new(big.Int).SetBytes(raw[:]).Text(62)
-	return "mcs_" + strings.Repeat("0", secretDigits-len(digits)) + digits
-}
+func newSecret() string { return "mcs_" + base62.NewSecret() }
 
 // digest is what a client and its secret are known by. The id is part of it, so that
 // two clients with one secret do not show it.
