@@ -5,7 +5,10 @@ import (
 	"testing"
 
 	"github.com/mandate-auth/mandate/internal/base62"
+	"github.com/mandate-auth/mandate/internal/store/storetest"
 )
+
+func TestMain(m *testing.M) { storetest.Main(m) }
 
 // Secrets have one length and one alphabet, and none comes twice.
 func TestNewSecret(t *testing.T) {
