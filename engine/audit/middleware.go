@@ -7,11 +7,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"path"
-	"strings"
 	"time"
 
 	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/internal/pattern"
 )
 
 // MiddlewareConfig configures [Middleware]. The zero value records everything.
@@ -49,17 +48,10 @@ func Middleware(record func(context.Context, event.Event), config MiddlewareConf
 	if config.Request == nil {
 		config.Request = describe
 	}
-	m := &middleware{record: record, config: config, exact: map[string]bool{}}
-	for _, p := range config.ExcludePaths {
-		if prefix, ok := strings.CutSuffix(p, "/*"); ok {
-			m.prefixes = append(m.prefixes, prefix+"/")
-		} else {
-			m.exact[p] = true
-		}
-	}
+	m := &middleware{record: record, config: config, excluded: pattern.Exclude(config.ExcludePaths)}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if m.excludes(r) {
+			if m.excluded.Match(r.URL) {
 				next.ServeHTTP(w, r)
 				return
 			}
@@ -71,8 +63,7 @@ func Middleware(record func(context.Context, event.Event), config MiddlewareConf
 type middleware struct {
 	record   func(context.Context, event.Event)
 	config   MiddlewareConfig
-	exact    map[string]bool
-	prefixes []string
+	excluded pattern.Excluded
 }
 
 func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -100,26 +91,6 @@ func (m *middleware) report(r *http.Request, seen *writer, described event.Reque
 	}
 	e.Time = m.config.Now()
 	m.record(r.Context(), e)
-}
-
-// excludes reports whether the request is not recorded.
-func (m *middleware) excludes(r *http.Request) bool {
-	p := r.URL.Path
-	if m.exact[p] {
-		return r.URL.RawPath == ""
-	}
-	for _, prefix := range m.prefixes {
-		if strings.HasPrefix(p, prefix) {
-			return r.URL.RawPath == "" && tidy(p)
-		}
-	}
-	return false
-}
-
-// tidy reports whether a path means the same to everybody.
-func tidy(p string) bool {
-	clean := path.Clean(p)
-	return (p == clean || p == clean+"/") && !strings.ContainsAny(p, "\\;")
 }
 
 // describe is the default of MiddlewareConfig.Request.

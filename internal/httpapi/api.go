@@ -18,6 +18,7 @@ import (
 	"github.com/mandate-auth/mandate/engine/audit"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/engine/metrics"
+	"github.com/mandate-auth/mandate/internal/pattern"
 	"github.com/mandate-auth/mandate/sessions"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/apikey"
@@ -151,7 +152,7 @@ type API struct {
 	metadataPath string
 	metadataJSON []byte
 	// unmeasured are the paths that the metrics leave out.
-	unmeasured excluded
+	unmeasured pattern.Excluded
 	// observing says that somebody records who passed guards.
 	observing atomic.Bool
 }
@@ -169,7 +170,7 @@ func New(config Config) (*API, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trusted origins: %w", err)
 	}
-	a := &API{config: config, origins: origins, unmeasured: exclude(config.Unmeasured), basic: config.Clients != nil, machines: config.Clients != nil || config.APIKeys != nil || config.Issuers != nil}
+	a := &API{config: config, origins: origins, unmeasured: pattern.Exclude(config.Unmeasured), basic: config.Clients != nil, machines: config.Clients != nil || config.APIKeys != nil || config.Issuers != nil}
 	for _, q := range config.Requirements {
 		for _, m := range q.Methods {
 			a.basic = a.basic || slices.Contains(m.Credentials, authz.CredentialBasic)

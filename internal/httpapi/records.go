@@ -8,6 +8,7 @@ import (
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine/audit"
 	"github.com/mandate-auth/mandate/engine/event"
+	"github.com/mandate-auth/mandate/engine/metrics"
 )
 
 // ActionAudit, ActionMetrics and ActionClients are what the routes about them ask
@@ -203,4 +204,13 @@ func (a *API) observe(r *http.Request, p *authz.Principal) {
 	if o, ok := r.Context().Value(observedKey{}).(*observed); ok {
 		o.principal = p
 	}
+}
+
+// measured is what counts a request: nil, which counts nothing, for paths that the
+// manifest leaves out.
+func (a *API) measured(r *http.Request) *metrics.Collector {
+	if a.unmeasured.Match(r.URL) {
+		return nil
+	}
+	return a.config.Metrics
 }

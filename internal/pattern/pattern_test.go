@@ -2,6 +2,7 @@ package pattern
 
 import (
 	"math/rand/v2"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -209,4 +210,28 @@ func FuzzParsePath(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What is excluded is that path, however others are spelt.
+func TestExcluded(t *testing.T) {
+	t.Parallel()
+	x := Exclude([]string{"/health", "/static/*"})
+	for target, want := range map[string]bool{
+		"/health": true, "/health?probe=1": true, "/static/": true, "/static/a/b.css": true, "/static/a%20b": true,
+		"/health/": false, "/healthy": false, "/Health": false, "//health": false, "/h%65alth": false, "/health%2F": false, "/static": false,
+		"/statically/x": false, "/static/../admin": false, "/static/./x": false, "/static//x": false, "/static/..%2fadmin": false,
+		"/static/x;p=1": false, "/static/..%5Cadmin": false, "/static/%00": false, "/static/%ff": false, "/": false,
+	} {
+		u, err := url.ParseRequestURI(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := x.Match(u); got != want {
+			t.Errorf("%s: %t, want %t", target, got, want)
+		}
+	}
+	var none Excluded
+	if none.Match(&url.URL{Path: "/health"}) {
+		t.Error("the zero value excludes")
+	}
 }
