@@ -4,11 +4,12 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/mandate-auth/mandate/internal/base62"
-	"github.com/mandate-auth/mandate/internal/store/storetest"
 )
 
-func TestMain(m *testing.M) { storetest.Main(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Secrets have one length and one alphabet, and none comes twice.
 func TestNewSecret(t *testing.T) {
