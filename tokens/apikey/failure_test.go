@@ -156,8 +156,9 @@ func counts(command bson.Raw) bool {
 	}
 	switch coll, _ := elements[0].Value().StringValueOK(); coll {
 	case "api_keys":
-		// The use of keys is noted in the background.
-		return !bytes.Contains(command, []byte("last_used_at\x00\x03")) && elements[0].Key() != "createIndexes" && elements[0].Key() != "listIndexes"
+		// The use of keys is noted in the background: an update of a date (0x09).
+		noted := elements[0].Key() == "update" && bytes.Contains(command, []byte("\x09last_used_at\x00"))
+		return !noted && elements[0].Key() != "createIndexes" && elements[0].Key() != "listIndexes"
 	case "token_blacklist":
 		return elements[0].Key() == "update"
 	default:
