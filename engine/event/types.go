@@ -11,6 +11,7 @@ const (
 	// Accounts and passwords.
 
 	UserRegistered    Type = "user_registered"
+	UserImported      Type = "user_imported"
 	UserUpdated       Type = "user_updated"
 	UserDisabled      Type = "user_disabled"
 	UserEnabled       Type = "user_enabled"
@@ -19,6 +20,18 @@ const (
 	PasswordRehashed  Type = "password_rehashed"
 	PasswordBreached  Type = "password_breached"
 	BreachCheckFailed Type = "breach_check_failed"
+
+	// Addresses, identities of other providers, and what is mailed.
+
+	EmailVerified     Type = "email_verified"
+	EmailChanged      Type = "email_changed"
+	AccountReclaimed  Type = "account_reclaimed"
+	GuestSignedIn     Type = "guest_signed_in"
+	IdentityLinked    Type = "identity_linked"
+	IdentityRemoved   Type = "identity_removed"
+	InvitationCreated Type = "invitation_created"
+	InvitationRevoked Type = "invitation_revoked"
+	InvitationUsed    Type = "invitation_used"
 
 	// Sign-in and sessions.
 
@@ -63,6 +76,10 @@ const (
 	ClientTokenIssued   Type = "client_token_issued"
 	TokenRevoked        Type = "token_revoked"
 
+	// Sign-in by other providers: a callback that was refused.
+
+	IdentityRefused Type = "identity_refused"
+
 	// Keys, and the issuers whose tokens are accepted.
 
 	SigningKeyCreated   Type = "signing_key_created"
@@ -81,6 +98,11 @@ const (
 	AppLoaded     Type = "app_loaded"
 	AppClosed     Type = "app_closed"
 
+	// Mail: a message was handed on, or dropped for good.
+
+	MailSent   Type = "mail_sent"
+	MailFailed Type = "mail_failed"
+
 	// The audit trail itself: it begins, it vouches for other chains, it has lost
 	// events, it was read or exported, it was found to be tampered with.
 
@@ -98,8 +120,10 @@ const (
 
 // types are all of them, in the order of their declaration.
 var types = []Type{
-	UserRegistered, UserUpdated, UserDisabled, UserEnabled, UserDeleted, PasswordChanged, PasswordRehashed,
+	UserRegistered, UserImported, UserUpdated, UserDisabled, UserEnabled, UserDeleted, PasswordChanged, PasswordRehashed,
 	PasswordBreached, BreachCheckFailed,
+	EmailVerified, EmailChanged, AccountReclaimed, GuestSignedIn, IdentityLinked, IdentityRemoved,
+	InvitationCreated, InvitationRevoked, InvitationUsed,
 	LoginSucceeded, LoginFailed, AccountLocked, AnonymousStarted, DemoStarted, SessionStarted, SessionRefreshed,
 	SessionEnded, SessionEvicted, AllSessionsEnded, RefreshReused, DeviceChanged, AddressChanged,
 	RequestPassed, AccessDenied, CrossOriginRefused, AuthenticatorRefused,
@@ -107,8 +131,9 @@ var types = []Type{
 	APIKeyCreated, APIKeyRevoked, APIKeyRefused,
 	ClientCreated, ClientUpdated, ClientSecretRotated, ClientDisabled, ClientEnabled, ClientDeleted,
 	ClientRefused, ClientTokenIssued, TokenRevoked, SigningKeyCreated, SigningKeyActivated, SigningKeyRetired, SigningKeyRevoked, KeysEpochRaised,
-	IssuerRefused,
+	IssuerRefused, IdentityRefused,
 	RoleGranted, RoleRevoked, PolicyChanged, ClockSkewed, AppLoaded, AppClosed,
+	MailSent, MailFailed,
 	AuditStarted, AuditCheckpoint, AuditLost, AuditRead, AuditBroken,
 	AuthSuccess, AuthFailure,
 }

@@ -74,6 +74,7 @@ func TestTypesAreStable(t *testing.T) {
 	t.Parallel()
 	for kind, want := range map[event.Type]string{
 		event.UserRegistered:       "user_registered",
+		event.UserImported:         "user_imported",
 		event.UserUpdated:          "user_updated",
 		event.UserDisabled:         "user_disabled",
 		event.UserEnabled:          "user_enabled",
@@ -118,12 +119,15 @@ func TestTypesAreStable(t *testing.T) {
 		event.SigningKeyRevoked:    "signing_key_revoked",
 		event.KeysEpochRaised:      "keys_epoch_raised",
 		event.IssuerRefused:        "issuer_refused",
+		event.IdentityRefused:      "identity_refused",
 		event.RoleGranted:          "role_granted",
 		event.RoleRevoked:          "role_revoked",
 		event.PolicyChanged:        "policy_changed",
 		event.ClockSkewed:          "clock_skewed",
 		event.AppLoaded:            "app_loaded",
 		event.AppClosed:            "app_closed",
+		event.MailSent:             "mail_sent",
+		event.MailFailed:           "mail_failed",
 		event.AuditStarted:         "audit_started",
 		event.AuditCheckpoint:      "audit_checkpoint",
 		event.AuditLost:            "audit_lost",

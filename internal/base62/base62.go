@@ -21,6 +21,11 @@ func NewSecret() string {
 	// crypto/rand.Read never fails: it ends the process where there is no
 	// randomness.
 	_, _ = rand.Read(raw[:])
-	digits := new(big.Int).SetBytes(raw[:]).Text(len(Alphabet))
+	return Secret(raw[:])
+}
+
+// Secret is [NewSecret] of 32 bytes that the caller has.
+func Secret(raw []byte) string {
+	digits := new(big.Int).SetBytes(raw).Text(len(Alphabet))
 	return strings.Repeat("0", SecretLength-len(digits)) + digits
 }

@@ -56,6 +56,8 @@ const (
 	Seal Purpose = "seal"
 	// Audit authenticates the chains of audit records.
 	Audit Purpose = "audit"
+	// OneTime authenticates one-time codes, and hides what one-time tokens are about.
+	OneTime Purpose = "onetime"
 )
 
 // endsWithEpoch reports whether raising the app's keys_epoch changes the keys of
@@ -63,7 +65,7 @@ const (
 func (p Purpose) endsWithEpoch() bool { return p == Access || p == Refresh }
 
 // purposes are all of them: their keys are derived when an app is loaded.
-var purposes = []Purpose{Access, Refresh, Device, Attempt, Cursor, Seal, Audit}
+var purposes = []Purpose{Access, Refresh, Device, Attempt, Cursor, Seal, Audit, OneTime}
 
 // Ring holds the service's secret keys, newest first: the first signs, all
 // verify, so that a secret can be changed while tokens live.
