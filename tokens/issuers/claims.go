@@ -1,12 +1,11 @@
 package issuers
 
 import (
-	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
+	"github.com/mandate-auth/mandate/internal/strictjwt"
 	"github.com/mandate-auth/mandate/tokens"
 )
 
@@ -19,8 +18,8 @@ type claims struct {
 }
 
 // readClaims reads and checks every claim but for the times.
-func (c *Config) readClaims(raw []byte, h *header) (*claims, error) {
-	all, err := object(raw)
+func (c *Config) readClaims(raw []byte, h *strictjwt.Header) (*claims, error) {
+	all, err := strictjwt.Object(raw)
 	if err != nil {
 		return nil, fmt.Errorf("%w: claims: %w", tokens.ErrInvalid, err)
 	}
@@ -30,15 +29,15 @@ func (c *Config) readClaims(raw []byte, h *header) (*claims, error) {
 	if !c.isForUs(all) {
 		return nil, fmt.Errorf("%w: audience", tokens.ErrInvalid)
 	}
-	if !h.marked() && isIDToken(all) {
+	if !marked(h) && isIDToken(all) {
 		return nil, fmt.Errorf("%w: an ID token", tokens.ErrInvalid)
 	}
 	result := &claims{all: all}
-	if result.subject, err = text(all, "sub"); err != nil {
+	if result.subject, err = strictjwt.Text(all, "sub"); err != nil {
 		return nil, fmt.Errorf("%w: %w", tokens.ErrInvalid, err)
 	}
 	if _, there := all["jti"]; there {
-		if result.id, err = text(all, "jti"); err != nil {
+		if result.id, err = strictjwt.Text(all, "jti"); err != nil {
 			return nil, fmt.Errorf("%w: %w", tokens.ErrInvalid, err)
 		}
 	}
@@ -47,7 +46,7 @@ func (c *Config) readClaims(raw []byte, h *header) (*claims, error) {
 		if !there && name != "exp" {
 			continue
 		}
-		if *into, err = numericDate(value); err != nil {
+		if *into, err = strictjwt.NumericDate(value); err != nil {
 			return nil, fmt.Errorf("%w: %q: %w", tokens.ErrInvalid, name, err)
 		}
 	}
@@ -94,21 +93,11 @@ func isIDToken(all map[string]any) bool {
 	return all["token_use"] == any("id")
 }
 
-// numericDate reads a NumericDate (RFC 7519 section 2). Fractions are cut off.
-func numericDate(value any) (time.Time, error) {
-	seconds, ok := value.(float64)
-	// Beyond year 9999 there is no date that anything else could write.
-	if !ok || seconds < 1 || seconds > 253402300799 {
-		return time.Time{}, errors.New("not a date")
-	}
-	return time.Unix(int64(math.Floor(seconds)), 0).UTC(), nil
-}
-
 // authTime returns "auth_time" (OpenID Connect Core section 2), or zero. One that
 // lies after the token's issue or in the future would make a sign-in look younger
 // than it is.
 func (c *Config) authTime(t *claims) time.Time {
-	at, err := numericDate(t.all["auth_time"])
+	at, err := strictjwt.NumericDate(t.all["auth_time"])
 	if err != nil || at.After(c.Now().Add(c.Leeway)) || (!t.issued.IsZero() && at.After(t.issued)) {
 		return time.Time{}
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/mandate-auth/mandate/internal/strictjwt"
 )
 
 // complete returns a copy of c with the defaults filled in.
@@ -59,7 +61,7 @@ func (c *Config) check() error {
 		return fmt.Errorf("issuer %q: audience is required: without it every token of the issuer would do", c.Name)
 	}
 	for i, name := range c.Algorithms {
-		if methods[name] == nil {
+		if !strictjwt.Known(name) {
 			return fmt.Errorf("issuer %q: the algorithm %q is not one of RS256, RS384, RS512, ES256, ES384 and EdDSA", c.Name, name)
 		}
 		if slices.Contains(c.Algorithms[:i], name) {

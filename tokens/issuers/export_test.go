@@ -1,5 +1,7 @@
 package issuers
 
+import "github.com/mandate-auth/mandate/internal/strictjwt"
+
 // Settle waits for the fetch that runs, if one does.
 func (i *Issuer) Settle() {
 	i.keys.mu.Lock()
@@ -16,12 +18,12 @@ func (i *Issuer) Remembered() int { return i.cache.Len() }
 // ParseKeys reads a JWK Set as a fetch does, and returns the algorithm and bits of
 // what it would verify with.
 func ParseKeys(raw []byte, algorithms []string) (accepted []string, ignored int, err error) {
-	keys, ignored, err := parseKeys(raw, algorithms)
+	keys, ignored, err := strictjwt.ParseKeys(raw, algorithms)
 	for _, k := range keys {
-		if !fits(k.public, k.algorithm) || k.method == nil || k.method.Alg() != k.algorithm {
+		if !strictjwt.Fits(k.Public, k.Algorithm) || k.Method == nil || k.Method.Alg() != k.Algorithm {
 			panic("a key that does not fit its algorithm")
 		}
-		accepted = append(accepted, k.algorithm+" "+k.id)
+		accepted = append(accepted, k.Algorithm+" "+k.ID)
 	}
 	return accepted, ignored, err
 }

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/mandate-auth/mandate/internal/strictjwt"
 )
 
 // newClient returns the client that fetches, and its transport if that is ours to
@@ -60,7 +62,7 @@ func (s *source) fetch(ctx context.Context, now time.Time) (set *keySet, err err
 	if err != nil {
 		return nil, err
 	}
-	keys, ignored, err := parseKeys(raw, s.config.Algorithms)
+	keys, ignored, err := strictjwt.ParseKeys(raw, s.config.Algorithms)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", address, err)
 	}
@@ -86,7 +88,7 @@ func (s *source) discover(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("discovery: %w", err)
 	}
-	document, err := object(raw)
+	document, err := strictjwt.Object(raw)
 	if err != nil {
 		return "", fmt.Errorf("discovery: %w", err)
 	}

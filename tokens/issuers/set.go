@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/mandate-auth/mandate/internal/strictjwt"
 	"github.com/mandate-auth/mandate/tokens"
 )
 
@@ -53,7 +54,7 @@ func (s *Set) Owns(token string) (issuer *Issuer, found bool) {
 	if !two || strings.Contains(signature, ".") {
 		return nil, false
 	}
-	raw, err := decodeSegment(payload)
+	raw, err := strictjwt.DecodeSegment(payload)
 	if err != nil {
 		return nil, false
 	}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mandate-auth/mandate/internal/strictjwt"
 	"github.com/mandate-auth/mandate/tokens"
 )
 
@@ -78,7 +79,7 @@ func (s *source) current(ctx context.Context, now time.Time) (*keySet, error) {
 
 // find returns the key of a token, and the set that it is in. An id that is not
 // there may be new: then the keys are fetched, but seldom.
-func (s *source) find(ctx context.Context, now time.Time, id, algorithm string) (*keySet, *key, error) {
+func (s *source) find(ctx context.Context, now time.Time, id, algorithm string) (*keySet, *strictjwt.Key, error) {
 	set, err := s.current(ctx, now)
 	if err != nil {
 		return nil, nil, err
@@ -173,7 +174,7 @@ func unavailable(cause error) error {
 }
 
 // report says when the keys change, and when there is none that can be used.
-func (s *source) report(keys []key, ignored int) {
+func (s *source) report(keys []strictjwt.Key, ignored int) {
 	level, old := slog.LevelDebug, s.set.Load()
 	switch {
 	case len(keys) == 0:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/internal/strictjwt"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/m2m"
 )
@@ -24,7 +25,7 @@ type Verified struct {
 	metadata m2m.Metadata
 	// key is the key that verified the token, and set the keys among which it was
 	// found last.
-	key fingerprint
+	key strictjwt.Fingerprint
 	set atomic.Pointer[keySet]
 }
 
@@ -108,29 +109,29 @@ func (i *Issuer) Verify(ctx context.Context, token string) (*Verified, error) {
 }
 
 func (i *Issuer) verify(ctx context.Context, token string, now time.Time) (*Verified, error) {
-	parts, err := split(token)
+	parts, err := strictjwt.Split(token, tokens.MaxLength)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", tokens.ErrMalformed, err)
+	}
+	h, err := i.config.readHeader(parts.Header)
 	if err != nil {
 		return nil, err
 	}
-	h, err := i.config.readHeader(parts.header)
-	if err != nil {
-		return nil, err
-	}
-	set, key, err := i.keys.find(ctx, now, h.key, h.algorithm)
+	set, key, err := i.keys.find(ctx, now, h.KeyID, h.Algorithm)
 	if err != nil {
 		return nil, err
 	}
 	// The signature comes before the claims are parsed: nothing of what an attacker
 	// can write is read.
-	if err := key.method.Verify(parts.signed, parts.signature, key.public); err != nil {
+	if err := key.Method.Verify(parts.Signed, parts.Signature, key.Public); err != nil {
 		return nil, fmt.Errorf("%w: signature", tokens.ErrInvalid)
 	}
-	claims, err := i.config.readClaims(parts.payload, &h)
+	claims, err := i.config.readClaims(parts.Payload, &h)
 	if err != nil {
 		return nil, err
 	}
 	v := &Verified{
-		issuer: &i.config, claims: claims, key: key.print,
+		issuer: &i.config, claims: claims, key: key.Print,
 		kind: i.detector.Kind(claims.all), metadata: i.detector.MetadataOf(claims.all),
 	}
 	if v.kind == authz.KindHuman {

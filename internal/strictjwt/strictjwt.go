@@ -1,4 +1,10 @@
-package issuers
+// Package strictjwt reads what other issuers wrote: JSON, JWTs (RFC 7519) in the
+// compact form and JWK Sets (RFC 7517). It reads strictly, so that nothing has two
+// meanings or two spellings: exact names, no name twice, UTF-8 only, one base64url
+// for one value, no header member that says where a key is to be found.
+//
+// It does not verify: who calls it decides what is accepted.
+package strictjwt
 
 import (
 	"bytes"
@@ -9,34 +15,32 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/mandate-auth/mandate/tokens"
 )
 
-// segments are the three parts of a token, decoded, and what is signed of it.
-type segments struct {
-	header, payload, signature []byte
-	signed                     string
+// Segments are the three parts of a token, decoded, and what is signed of it.
+type Segments struct {
+	Header, Payload, Signature []byte
+	Signed                     string
 }
 
-// split takes a token apart. It looks at the length and the form before it decodes
-// anything, so that a long text costs nothing.
-func split(token string) (s segments, err error) {
-	if len(token) > tokens.MaxLength {
-		return s, fmt.Errorf("%w: longer than %d bytes", tokens.ErrMalformed, tokens.MaxLength)
+// Split takes a token of at most limit bytes apart. It looks at the length and the
+// form before it decodes anything, so that a long text costs nothing.
+func Split(token string, limit int) (s Segments, err error) {
+	if len(token) > limit {
+		return s, fmt.Errorf("longer than %d bytes", limit)
 	}
 	header, rest, _ := strings.Cut(token, ".")
 	payload, signature, found := strings.Cut(rest, ".")
 	if !found || header == "" || payload == "" || signature == "" || strings.Contains(signature, ".") {
-		return s, fmt.Errorf("%w: not three segments", tokens.ErrMalformed)
+		return s, errors.New("not three segments")
 	}
-	s.signed = token[:len(header)+1+len(payload)]
+	s.Signed = token[:len(header)+1+len(payload)]
 	for _, part := range []struct {
 		text string
 		into *[]byte
-	}{{header, &s.header}, {payload, &s.payload}, {signature, &s.signature}} {
-		if *part.into, err = decodeSegment(part.text); err != nil {
-			return segments{}, err
+	}{{header, &s.Header}, {payload, &s.Payload}, {signature, &s.Signature}} {
+		if *part.into, err = DecodeSegment(part.text); err != nil {
+			return Segments{}, err
 		}
 	}
 	return s, nil
@@ -45,15 +49,15 @@ func split(token string) (s segments, err error) {
 // encoding is strict: no padding, no stray bits at the end.
 var encoding = base64.RawURLEncoding.Strict()
 
-// decodeSegment decodes one segment. The decoder skips line breaks, so that one
+// DecodeSegment decodes one segment. The decoder skips line breaks, so that one
 // token would have several spellings; they are refused before it.
-func decodeSegment(text string) ([]byte, error) {
+func DecodeSegment(text string) ([]byte, error) {
 	if strings.ContainsAny(text, "\r\n") {
-		return nil, fmt.Errorf("%w: line break", tokens.ErrMalformed)
+		return nil, errors.New("line break")
 	}
 	raw, err := encoding.DecodeString(text)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", tokens.ErrMalformed, err)
+		return nil, err
 	}
 	return raw, nil
 }
@@ -61,14 +65,33 @@ func decodeSegment(text string) ([]byte, error) {
 // maxDepth is how deep objects and lists may be nested.
 const maxDepth = 32
 
-// object reads raw as one JSON object and nothing else. Unlike a decoder into
-// structs or maps it refuses a name that comes twice, at any depth, and text that is
-// no UTF-8, of which a decoder makes something that was not written.
-func object(raw []byte) (map[string]any, error) {
+// Object reads raw as one JSON object and nothing else, numbers as float64. Unlike a
+// decoder into structs or maps it refuses a name that comes twice, at any depth, and
+// text that is no UTF-8, of which a decoder makes something that was not written.
+func Object(raw []byte) (map[string]any, error) {
+	value, err := read(raw, false)
+	if err != nil {
+		return nil, err
+	}
+	members, ok := value.(map[string]any)
+	if !ok {
+		return nil, errors.New("not an object")
+	}
+	return members, nil
+}
+
+// Value reads raw as one JSON value, as strictly as [Object], but numbers as
+// json.Number: as float64 two long ones may be the same.
+func Value(raw []byte) (any, error) { return read(raw, true) }
+
+func read(raw []byte, exact bool) (any, error) {
 	if !utf8.Valid(raw) || !json.Valid(raw) {
 		return nil, errors.New("not JSON in UTF-8")
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
+	if exact {
+		d.UseNumber()
+	}
 	value, err := readValue(d, 0)
 	if err != nil {
 		return nil, err
@@ -76,11 +99,7 @@ func object(raw []byte) (map[string]any, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("more than one value")
 	}
-	members, ok := value.(map[string]any)
-	if !ok {
-		return nil, errors.New("not an object")
-	}
-	return members, nil
+	return value, nil
 }
 
 func readValue(d *json.Decoder, depth int) (any, error) {
@@ -132,16 +151,16 @@ func readObject(d *json.Decoder, depth int) (any, error) {
 	return members, err
 }
 
-// maxText is the greatest length of a text that names something, in bytes.
-const maxText = 255
+// MaxText is the greatest length of a text that names something, in bytes.
+const MaxText = 255
 
-// text returns a member that names something: a string of 1 to 255 bytes without
+// Text returns a member that names something: a string of 1 to 255 bytes without
 // control characters. U+FFFD is what the decoder makes of half a surrogate pair, so
 // that two different names would become one; it is refused.
-func text(members map[string]any, name string) (string, error) {
+func Text(members map[string]any, name string) (string, error) {
 	s, ok := members[name].(string)
-	if !ok || s == "" || len(s) > maxText {
-		return "", fmt.Errorf("%q is not a string of 1 to %d bytes", name, maxText)
+	if !ok || s == "" || len(s) > MaxText {
+		return "", fmt.Errorf("%q is not a string of 1 to %d bytes", name, MaxText)
 	}
 	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || (r >= 0x7f && r < 0xa0) || r == utf8.RuneError }) {
 		return "", fmt.Errorf("%q has a character that names do not have", name)

@@ -1,0 +1,133 @@
+// Package strictjson refuses JSON that two readers could understand differently:
+// names that come twice, halves of surrogate pairs, bytes that are no UTF-8,
+// something after the end (RFC 8259 sections 4 and 8, RFC 7493). It imports nothing
+// of Mandate.
+package strictjson
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// maxEcho bounds, in bytes, what an error repeats of a name.
+const maxEcho = 100
+
+// Check reports what is wrong with raw as exactly one JSON value, nested at most
+// depth deep; nil means nothing. A value that is neither object nor list has depth 0.
+func Check(raw []byte, depth int) error {
+	if !utf8.Valid(raw) {
+		return errors.New("is not valid UTF-8")
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if err := walk(dec, depth); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("has something after its end")
+	}
+	if !paired(raw) {
+		return errors.New("holds half of a surrogate pair")
+	}
+	return nil
+}
+
+// Object returns the members of raw, which must be an object that passes [Check].
+func Object(raw []byte, depth int) (map[string]json.RawMessage, error) {
+	if err := Check(raw, depth); err != nil {
+		return nil, err
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &members); err != nil || members == nil {
+		return nil, errors.New("is not an object")
+	}
+	return members, nil
+}
+
+// walk reads one value and refuses a name that comes twice in an object.
+func walk(dec *json.Decoder, depth int) error {
+	token, err := dec.Token()
+	if err != nil {
+		return syntax(err)
+	}
+	delim, ok := token.(json.Delim)
+	if !ok {
+		return nil
+	}
+	if depth == 0 {
+		return errors.New("is nested too deep")
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		if delim == '{' {
+			name, err := dec.Token()
+			if err != nil {
+				return syntax(err)
+			}
+			text, _ := name.(string) // the decoder takes nothing else here
+			if seen[text] {
+				return fmt.Errorf("has the name %q twice", text[:min(len(text), maxEcho)])
+			}
+			seen[text] = true
+		}
+		if err := walk(dec, depth-1); err != nil {
+			return err
+		}
+	}
+	_, err = dec.Token()
+	return syntax(err)
+}
+
+// syntax hides the decoder's own words, which can repeat what it read.
+func syntax(err error) error {
+	if err == nil {
+		return nil
+	}
+	var at *json.SyntaxError
+	if errors.As(err, &at) {
+		return fmt.Errorf("is not valid JSON at byte %d", at.Offset)
+	}
+	return errors.New("is not valid JSON")
+}
+
+// paired reports whether every surrogate that valid JSON escapes has its other
+// half (RFC 8259 section 8.2). The decoder would turn each half into U+FFFD, so
+// that texts that differ would become the same.
+func paired(raw []byte) bool {
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		i++ // a backslash of valid JSON stands in a string, before something
+		if raw[i] != 'u' {
+			continue
+		}
+		first := escaped(raw[i-1:])
+		i += 4
+		if !utf16.IsSurrogate(first) {
+			continue
+		}
+		if utf16.DecodeRune(first, escaped(raw[i+1:])) == utf8.RuneError {
+			return false
+		}
+		i += 6
+	}
+	return true
+}
+
+// escaped returns the value of the \uXXXX that raw begins with, -1 without one.
+func escaped(raw []byte) rune {
+	if len(raw) < 6 || raw[0] != '\\' || raw[1] != 'u' {
+		return -1
+	}
+	v, err := strconv.ParseInt(string(raw[2:6]), 16, 32)
+	if err != nil {
+		return -1
+	}
+	return rune(v)
+}
