@@ -191,7 +191,10 @@ func (j *Jar) cookie(kind Kind, secure bool) *http.Cookie {
 // would set: browsers protect the prefixed name from the plain pages of other
 // hosts, so the other spelling beside it proves nothing and is not looked at.
 func (j *Jar) Read(r *http.Request, kind Kind, secure bool) (string, error) {
-	name := j.Name(kind, secure)
+	return read(r, j.Name(kind, secure))
+}
+
+func read(r *http.Request, name string) (string, error) {
 	value, found := "", false
 	for _, line := range r.Header["Cookie"] {
 		for line != "" {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -12,13 +13,19 @@ import (
 	"github.com/mandate-auth/mandate/engine/metrics"
 	"github.com/mandate-auth/mandate/engine/ratelimit"
 	"github.com/mandate-auth/mandate/internal/httpapi"
+	"github.com/mandate-auth/mandate/mail"
 	"github.com/mandate-auth/mandate/manifest"
 	"github.com/mandate-auth/mandate/sessions"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/apikey"
 	"github.com/mandate-auth/mandate/tokens/issuers"
 	"github.com/mandate-auth/mandate/tokens/oauth2"
+	"github.com/mandate-auth/mandate/tokens/onetime"
 	"github.com/mandate-auth/mandate/users"
+	"github.com/mandate-auth/mandate/users/identity"
+	"github.com/mandate-auth/mandate/users/invitation"
+	"github.com/mandate-auth/mandate/users/recovery"
+	"github.com/mandate-auth/mandate/users/social"
 )
 
 // App is one app of an engine: a tenant with its own users, sessions, keys and
@@ -47,8 +54,16 @@ type App struct {
 	clients        *oauth2.Store
 	issuers        *issuers.Set
 	authenticators []httpapi.NamedAuthenticator
-	limits         map[string]*httpapi.Limit
-	limitStore     *ratelimit.Mongo
+	// onetime, recovery and outbox are nil where the manifest has no mail, identities and
+	// social where it has no providers, invitations where nobody is invited.
+	onetime     *onetime.Store
+	outbox      *mail.Outbox
+	recovery    *recovery.Service
+	invitations *invitation.Store
+	identities  *identity.Store
+	social      *social.Set
+	limits      map[string]*httpapi.Limit
+	limitStore  *ratelimit.Mongo
 
 	mu     sync.Mutex
 	closed bool
@@ -166,7 +181,24 @@ func (app *App) Login(ctx context.Context, c Credentials, d Device, remember boo
 // StartSession begins a session of a user whom the service has identified by
 // itself. The user has to be active.
 func (app *App) StartSession(ctx context.Context, userID string, d Device, remember bool) (*Grant, error) {
-	return app.api.Start(ctx, userID, nil, d, remember)
+	return app.api.StartUnproved(ctx, userID, d, remember)
+}
+
+// Arrive begins the session of whom a provider has identified, for a service that runs
+// that flow by itself ([App.Social]): in the account of the identity, or in a new one. It
+// does what the app's own callback does. The error is one of package identity or users.
+func (app *App) Arrive(ctx context.Context, a identity.Arrival, d Device, remember bool) (*Grant, error) {
+	if app.identities == nil {
+		return nil, fmt.Errorf("auth.oauth: %w", ErrDisabledPart)
+	}
+	return app.api.Arrive(ctx, a, d, remember)
+}
+
+// StartProved begins the session of somebody who has proved who they are: by what
+// was mailed to them ([recovery.Service.ConsumeMagicLink]), for example. The error
+// is [users.ErrChanged] when the account does not take the proof any more.
+func (app *App) StartProved(ctx context.Context, proof *users.Proof, d Device, remember bool) (*Grant, error) {
+	return app.api.Start(ctx, proof, d, remember)
 }
 
 // Refresh exchanges a refresh token, as POST /refresh does.
@@ -228,6 +260,12 @@ func (app *App) closeParts(ctx context.Context) error {
 	}
 	if app.issuers != nil {
 		errs = append(errs, app.issuers.Close(ctx))
+	}
+	if app.social != nil {
+		errs = append(errs, app.social.Close(ctx))
+	}
+	if app.outbox != nil {
+		errs = append(errs, app.outbox.Close(ctx))
 	}
 	if app.sessions != nil {
 		errs = append(errs, app.sessions.Close(ctx))

@@ -203,6 +203,12 @@ func (d *Delegated) may(ctx context.Context, c *authz.Change) error {
 	return nil
 }
 
+// MayAssign returns nil if the principal may give the role: it has it, or holds
+// mandate:escalate. Otherwise the error wraps [ErrEscalation].
+func (d *Delegated) MayAssign(ctx context.Context, role string) error {
+	return d.may(ctx, &authz.Change{Assign: []authz.Assignment{{Role: role}}})
+}
+
 // MayActAs returns nil if the principal has every role of the subject and may do what
 // the subject's own rules allow, or holds mandate:escalate: then it exceeds nobody by
 // acting as the subject. Otherwise the error wraps [ErrEscalation].
@@ -250,6 +256,11 @@ func (a administrator) SetRules(ctx context.Context, by *Principal, subject stri
 // SetRoles implements [httpapi.Administrator].
 func (a administrator) SetRoles(ctx context.Context, by *Principal, userID string, roles ...string) error {
 	return a.As(by).SetRoles(ctx, userID, roles...)
+}
+
+// MayAssign implements [httpapi.Administrator].
+func (a administrator) MayAssign(ctx context.Context, by *Principal, role string) error {
+	return a.As(by).MayAssign(ctx, role)
 }
 
 // MayActAs implements [httpapi.Administrator].

@@ -28,6 +28,7 @@ import (
 	"github.com/mandate-auth/mandate/internal/appstate"
 	"github.com/mandate-auth/mandate/internal/httpapi"
 	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/mail"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/keys"
 	"github.com/mandate-auth/mandate/users"
@@ -51,8 +52,10 @@ type Engine struct {
 	opts   *Options
 	ring   *keys.Ring
 	hasher *users.Hasher
-	events *dispatcher
-	states *appstate.Store
+	// templates are the words of mails, read when they are needed first.
+	templates func() (*mail.Templates, error)
+	events    *dispatcher
+	states    *appstate.Store
 	// watcher learns when other instances change a policy.
 	watcher      *appstate.Watcher
 	policyMemory *casbin.Memory
@@ -89,12 +92,19 @@ func New(ctx context.Context, db *mongo.Database, opts *Options) (*Engine, error
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrOptions, err)
 	}
-	hasher, err := users.NewHasher(users.HasherConfig{Slots: o.HashSlots, Peppers: o.Peppers, OnHash: o.OnHash})
+	hasher, err := users.NewHasher(users.HasherConfig{Slots: o.HashSlots, Peppers: o.Peppers, OnHash: o.OnHash, Foreign: o.PasswordVerifiers})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrOptions, err)
 	}
+	templates := sync.OnceValues(func() (*mail.Templates, error) { return mail.NewTemplates(o.MailTemplates) })
+	if o.MailTemplates != nil {
+		if _, err := templates(); err != nil {
+			return nil, fmt.Errorf("%w: MailTemplates: %w", ErrOptions, err)
+		}
+	}
 	e := &Engine{
-		db: store.Handle(db), opts: o, ring: ring, hasher: hasher,
+		templates: templates,
+		db:        store.Handle(db), opts: o, ring: ring, hasher: hasher,
 		apps: map[string]*App{}, feeds: map[string]*tokens.Feed{}, policies: map[string]*casbin.Store{}, indexed: map[string]bool{},
 		starting: make(chan struct{}, 1), policyMemory: casbin.NewMemory(o.PolicyMemory, o.Logger),
 	}

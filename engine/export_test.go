@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/mandate-auth/mandate/internal/appstate"
+	"github.com/mandate-auth/mandate/tokens/onetime"
 )
 
 // Upkeep is what the engine does for the app once a minute.
@@ -22,3 +23,6 @@ func (app *App) HoldKeys() (release func()) {
 	app.keys.mu.Lock()
 	return app.keys.mu.Unlock
 }
+
+// OneTime is what works once in the app.
+func (app *App) OneTime() *onetime.Store { return app.onetime }

@@ -11,11 +11,17 @@ import (
 	"github.com/mandate-auth/mandate/engine"
 	"github.com/mandate-auth/mandate/engine/audit"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
+	"github.com/mandate-auth/mandate/mail"
 	"github.com/mandate-auth/mandate/sessions"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/tokens/apikey"
 	"github.com/mandate-auth/mandate/tokens/oauth2"
+	"github.com/mandate-auth/mandate/tokens/onetime"
 	"github.com/mandate-auth/mandate/users"
+	"github.com/mandate-auth/mandate/users/identity"
+	"github.com/mandate-auth/mandate/users/invitation"
+	"github.com/mandate-auth/mandate/users/recovery"
+	"github.com/mandate-auth/mandate/users/social"
 )
 
 // surface is what services are given to call. Whatever takes a context or
@@ -25,6 +31,8 @@ var surface = map[string]any{
 	"Users": (*users.Store)(nil), "Sessions": (*sessions.Manager)(nil), "Blacklist": (*tokens.Blacklist)(nil),
 	"Authz": (*engine.Authz)(nil), "APIKeys": (*apikey.Store)(nil), "Clients": (*oauth2.Store)(nil),
 	"Keys": (*engine.Keys)(nil), "Audit": (*audit.Trail)(nil),
+	"OneTime": (*onetime.Store)(nil), "Identities": (*identity.Store)(nil), "Invitations": (*invitation.Store)(nil),
+	"Recovery": (*recovery.Service)(nil), "Outbox": (*mail.Outbox)(nil), "Social": (*social.Set)(nil),
 }
 
 // unharmed are the routes and methods that need no operation of their own, and
@@ -78,6 +86,31 @@ var unharmed = map[string]string{
 	"Sessions.Refresh":          "is App.Refresh",
 	"Users.Authenticate":        "is a part of App.Login",
 	"Users.Confirm":             "is a part of App.Login",
+	"App.ImportUsers":           "as Users.Import",
+	"Users.Import":              "is continued where it says: TestImportThroughOutages in users",
+	"Users.Prepare":             "hashes, and asks nothing",
+
+	"GET /auth/oauth/providers":        "tells what the manifest says",
+	"GET /auth/oauth/{provider}/login": "asks nothing: the browser keeps what was begun",
+
+	"Recovery.SendVerification": "is POST /auth/email/verify/send",
+	"Recovery.ForgotPassword":   "is POST /auth/password/forgot",
+	"Recovery.SendMagicLink":    "is POST /auth/magic-link",
+	"Recovery.SendCode":         "is POST /auth/code",
+	"Recovery.ChangeEmail":      "is POST /auth/email/change",
+	"Recovery.VerifyEmail":      "is POST /auth/email/verify",
+	"Recovery.ResetPassword":    "is POST /auth/password/reset",
+	"Recovery.ConfirmEmail":     "is POST /auth/email/change/confirm",
+	"Recovery.ConsumeMagicLink": "is POST /auth/magic-link/consume",
+	"Recovery.ConsumeCode":      "is POST /auth/code/consume",
+	"Social.Begin":              "as GET /auth/oauth/{provider}/login",
+	"Social.Finish":             "is GET /auth/oauth/{provider}/callback",
+	"Social.Close":              "asks nothing",
+	"Outbox.Close":              "waits for what is being sent: mail",
+	"Outbox.EnsureIndexes":      "is a part of Engine.Load",
+	"OneTime.EnsureIndexes":     "is a part of Engine.Load",
+	"Identities.EnsureIndexes":  "is a part of Engine.Load",
+	"Invitations.EnsureIndexes": "is a part of Engine.Load",
 }
 
 // Whatever is public and asks the database stands in a table of operations.

@@ -2,5 +2,6 @@
 
 package engine_test
 
-// faultShare is how many faults one stands for: all are met.
+// faultShare is how many faults one stands for: all are met, but for what operations
+// leave out.
 const faultShare = 1

@@ -89,7 +89,8 @@ func tryManifest(slug, auth string, rest ...string) (*manifest.Manifest, error) 
 // generous limits are for tests that are about something else: they try more often
 // than anybody should.
 const generous = `"rate_limits":{"login":{"max":1000},"login_address":{"max":1000},"register":{"max":1000},"anonymous":{"max":1000},"refresh":{"max":1000},` +
-	`"password":{"max":1000},"token":{"max":1000},"token_address":{"max":1000},"api_keys":{"max":1000}}`
+	`"password":{"max":1000},"token":{"max":1000},"token_address":{"max":1000},"api_keys":{"max":1000},` +
+	`"mail":{"max":1000},"mail_address":{"max":1000},"consume":{"max":1000},"oauth":{"max":1000},"identities":{"max":1000},"invitations":{"max":1000}}`
 
 // guests is the auth part that most tests want.
 const guests = `"users":{"allow_anonymous_users":true}`
@@ -280,5 +281,6 @@ func until(t *testing.T, what string, condition func() bool) {
 func matrixManifest(t *testing.T, slug string) *manifest.Manifest {
 	t.Helper()
 	return manifestOf(t, slug, `"users":{"allow_anonymous_users":true,"demo_users":[{"email":"demo@example.com","password":"x"}],"lockout":{"max_failures":100}},
-		"sessions":{"max_per_user":100},"policy":{"allow_anonymous":true},"tokens":{"issuer":"https://`+slug+`.example"},`+apiKeys+`,`+clients, `"base_path":"/`+slug+`"`, `"environment":"development"`)
+		"sessions":{"max_per_user":100},"policy":{"allow_anonymous":true},"tokens":{"issuer":"https://`+slug+`.example"},`+apiKeys+`,`+clients+`,`+mails+`,`+outside,
+		`"base_path":"/`+slug+`"`, `"environment":"development"`, publicShop)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -35,11 +36,14 @@ type tenant struct {
 	key      *apikey.Created
 	client   *oauth2.Created
 	machine  string // an access token of the client
+	// letters are what was mailed to people of the app, and what they are linked to.
+	letters *letters
 }
 
 // tenants loads three apps into one engine, with one address in each.
 func tenants(t *testing.T, w *world) []*tenant {
 	t.Helper()
+	w.quiet(w.app)
 	out := make([]*tenant, 0, 3)
 	for _, slug := range []string{"shop", "blog", "wiki"} {
 		tn := &tenant{slug: slug, app: w.app, password: "the long passphrase of " + slug}
@@ -48,6 +52,7 @@ func tenants(t *testing.T, w *world) []*tenant {
 			if tn.app, err = w.eng.Load(t.Context(), matrixManifest(t, slug)); err != nil {
 				t.Fatal(err)
 			}
+			w.quiet(tn.app)
 		}
 		r := do(t, tn.app.Handler(), "POST", "/"+slug+"/register", obj("email", email, "password", tn.password))
 		if r.status != 201 {
@@ -66,6 +71,7 @@ func tenants(t *testing.T, w *world) []*tenant {
 			t.Fatal(err)
 		}
 		tn.machines(t)
+		tn.letters = tn.write(t, w)
 		out = append(out, tn)
 	}
 	return out
@@ -97,6 +103,10 @@ func (tn *tenant) state(t *testing.T, w *world) string {
 		"token_blacklist": {"app": tn.slug},
 		"api_keys":        {"app": tn.slug},
 		"oauth_clients":   {"app": tn.slug},
+		"onetime_tokens":  {"app": tn.slug},
+		"identities":      {"app": tn.slug},
+		"invitations":     {"app": tn.slug},
+		"mail_outbox":     {"app": tn.slug, "_id": bson.M{"$in": tn.letters.jobs}}, // of what was tried, others wait by now
 		"casbin_policies": {"$or": bson.A{bson.M{"ptype": "p", "v1": tn.slug}, bson.M{"ptype": "g", "v2": tn.slug, "v0": tn.user}}},
 	} {
 		cursor, err := w.db.Collection(collection).Find(t.Context(), filter)
@@ -130,7 +140,7 @@ func (tn *tenant) state(t *testing.T, w *world) string {
 // two of three apps. Afterwards everything is as it was.
 func TestIsolationMatrix(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, storetest.Database(t), matrixManifest(t, "shop"))
+	w := newWorld(t, storetest.Database(t), matrixManifest(t, "shop"), strangers)
 	all := tenants(t, w)
 	before := map[string]string{}
 	for _, tn := range all {
@@ -140,7 +150,7 @@ func TestIsolationMatrix(t *testing.T) {
 	for _, of := range all {
 		for _, at := range all {
 			if of != at {
-				pairs += overHTTP(t, of, at) + directly(t, of, at)
+				pairs += overHTTP(t, of, at) + directly(t, of, at) + byLetter(t, of, at)
 			}
 		}
 	}
@@ -210,7 +220,11 @@ func overHTTP(t *testing.T, of, at *tenant) (pairs int) {
 		"POST /oauth2/introspect":             "token=" + of.machine,
 		"POST /oauth2/revoke":                 "token=" + of.machine,
 	}
-	open := map[string]bool{"GET /health": true, "GET /openapi.json": true, "POST /anonymous": true, "POST /demo": true}
+	maps.Copy(bodies, of.letters.bodies())
+	open := map[string]bool{"GET /health": true, "GET /openapi.json": true, "POST /anonymous": true, "POST /demo": true, "GET /oauth/providers": true, "GET /oauth/{provider}/login": true}
+	for route := range of.letters.asking() {
+		open[route] = true
+	}
 	for _, served := range at.app.Routes() {
 		method, path, _ := strings.Cut(served, " ")
 		route := method + " " + strings.TrimPrefix(path, base)
@@ -228,12 +242,14 @@ func overHTTP(t *testing.T, of, at *tenant) (pairs int) {
 				id = of.client.ID
 			case strings.Contains(path, "/api-keys/{id}"):
 				id = of.key.ID
+			case strings.Contains(path, "/invitations/{id}"):
+				id = of.letters.invitation.ID
 			}
 			edits := []request{edit}
 			if strings.Contains(path, "/oauth2/") {
 				edits = append(edits, asForm)
 			}
-			r := do(t, at.app.Handler(), method, strings.NewReplacer("{id}", id, "{role}", "user", "{secret}", of.client.Secrets[0].ID).Replace(path), body, edits...)
+			r := do(t, at.app.Handler(), method, strings.NewReplacer("{id}", id, "{role}", "user", "{provider}", "acme", "{secret}", of.client.Secrets[0].ID).Replace(path), body, edits...)
 			what := fmt.Sprintf("%s of %s at %s %s", name, of.slug, at.slug, route)
 			switch {
 			case open[route]:
@@ -241,10 +257,12 @@ func overHTTP(t *testing.T, of, at *tenant) (pairs int) {
 					t.Errorf("%s: %d %s", what, r.status, r.raw)
 				}
 			case route == "POST /register" && r.code() == "email_taken":
+			case strings.HasSuffix(route, "/callback"):
+				at.turnedAway(t, what, r)
 			case r.status != 401 && r.status != 400:
 				t.Errorf("%s: %d %s", what, r.status, r.raw)
 			}
-			for _, secret := range []string{of.user, of.session, "secret of " + of.slug} {
+			for _, secret := range []string{of.user, of.session, "secret of " + of.slug, of.letters.invitation.ID} {
 				if strings.Contains(r.raw, secret) {
 					t.Errorf("%s: the answer holds something of the other app: %s", what, r.raw)
 				}

@@ -42,10 +42,10 @@ func (w *world) newUser(address string) (id string, token request) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return user.ID, w.tokenOf(user.ID)
+	return user.ID, w.mailedToken(user.ID)
 }
 
-func (w *world) tokenOf(userID string) request {
+func (w *world) mailedToken(userID string) request {
 	w.t.Helper()
 	g, err := w.app.StartSession(w.t.Context(), userID, engine.Device{}, false)
 	if err != nil {
@@ -301,7 +301,7 @@ var policyKeyTests = map[string]func(t *testing.T){
 			t.Fatal(err)
 		}
 		w.app = again
-		token = w.tokenOf(id)
+		token = w.mailedToken(id)
 		expect(t, w.through(w.app.RequirePermission("documents", "read"), token).status, 403)
 		expect(t, w.through(w.app.RequirePermission("documents", "list"), token).status, 200)
 	},

@@ -78,6 +78,7 @@ var keyTests = map[string]func(t *testing.T){
 		expect(t, count(w, "people"), int64(1))
 	},
 	"/auth/users/allow_registration": func(t *testing.T) {
+		inviteOnly(t)
 		expect(t, setup(t, `"users":{"allow_registration":false}`).do("POST", "/auth/register", account).code(), "registration_disabled")
 	},
 	"/auth/users/allow_anonymous_users": func(t *testing.T) { expect(t, setup(t, guests).do("POST", "/auth/anonymous", nil).status, 200) },
@@ -270,6 +271,7 @@ func TestEveryKeyIsEnforced(t *testing.T) {
 		`"issuers":[{"name":"corp","issuer":"https://corp.example","audience":["shop"],"audience_claim":"aud","algorithms":["ES256"],"token_types":["at+jwt"],`+
 		`"jwks_uri":"https://corp.example/keys","m2m":{"username_claims":["u"],"token_use_claim":"use","token_use_values":["access"],"client_id_claims":["azp"],`+
 		`"user_claims":["email"],"scope_claims":["scp"],"machine_claim":"gty","machine_values":["app"],"subject_is_client":true}}],`+
+		everyMailKey+`,"oauth":{"providers":{`+everyProviderKey+`}},`+
 		`"policy":{"allowed_roles":["user"],"allowed_users":["usr_00000000000000000000000ada"],"denied_users":["anonymous"],"required_permissions":["a:b"],`+
 		`"authorization":{"role_hierarchy":{"admin":["user"]},"initial_policies":[["user","a","b"]],"initial_roles":[{"user":"a@example.com","role":"user"}]}}`,
 		`"public_url":"https://shop.example"`, `"environment":"development"`)
@@ -280,15 +282,21 @@ func TestEveryKeyIsEnforced(t *testing.T) {
 	maps.Copy(keyTests, machineKeyTests)
 	maps.Copy(keyTests, recordKeyTests)
 	maps.Copy(keyTests, issuerKeyTests)
+	maps.Copy(keyTests, signInKeyTests)
+	maps.Copy(keyTests, mailKeyTests)
 	remote := manifestOf(t, "shop", `"policy":{"provider":"oso","authorization":{"api_key":"x"}}`)
 	for _, s := range append(m.Effective(), remote.Effective()...) {
 		pointer := s.Pointer
-		for _, several := range []string{"/auth/users/demo_users", "/auth/policy/authorization/role_hierarchy", "/auth/policy/authorization/initial_roles"} {
+		for _, several := range []string{
+			"/auth/users/demo_users", "/auth/policy/authorization/role_hierarchy", "/auth/policy/authorization/initial_roles",
+			"/auth/oauth/providers/acme/authorization_params",
+		} {
 			if strings.HasPrefix(pointer, several+"/") {
 				pointer = several
 			}
 		}
 		pointer = elementOf.ReplaceAllString(pointer, "$1/")
+		pointer = strings.Replace(pointer, "/providers/acme/", "/providers/{name}/", 1)
 		if rule, ok := strings.CutPrefix(pointer, "/auth/rate_limits/"); ok {
 			_, key, _ := strings.Cut(rule, "/")
 			pointer = "/auth/rate_limits/{name}/" + key

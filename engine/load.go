@@ -100,6 +100,8 @@ func (e *Engine) build(ctx context.Context, m *manifest.Manifest) (*App, error) 
 		func() error { return e.buildAuthz(ctx, app, state, appKeys) },
 		func() error { return e.buildUsers(ctx, app, appKeys) },
 		func() error { return e.buildMachines(ctx, app, appKeys) },
+		func() error { return e.buildMail(ctx, app, appKeys) },
+		func() error { return e.buildOAuth(ctx, app, appKeys) },
 		func() error { return e.buildLimits(ctx, app) },
 		func() error { return e.buildHTTP(app) },
 	} {
@@ -228,6 +230,7 @@ func (e *Engine) buildUsers(ctx context.Context, app *App, k *keys.App) (err err
 			MaxFailures: u.Lockout.MaxFailures, Window: time.Duration(u.Lockout.Window), Duration: time.Duration(u.Lockout.Duration),
 		},
 		Hasher: e.hasher, Keys: k, Devices: app.devices, Sessions: app.sessions, Roles: app.authz.keeper(), Context: []string{app.manifest.Name},
+		RequireVerified:   u.RequireVerifiedEmail,
 		KeepOtherSessions: !app.manifest.Auth.Sessions.EndOthersOnCredentialChange,
 		Breach:            e.opts.BreachChecker, Events: app.events, Now: e.opts.Now,
 	}); err != nil {
@@ -274,7 +277,10 @@ func (e *Engine) buildHTTP(app *App) error {
 		App: app.slug, BasePath: m.BasePath, Users: app.users, Sessions: app.sessions, Tokens: app.tokens,
 		Blacklist: app.blacklist, Devices: app.devices, Jar: jar, Authz: app.authz, Admin: administrator{app.authz}, Health: app.health,
 		Roles: app.authz.roles, Hierarchy: a.Policy.Authorization.RoleHierarchy,
-		UsersEnabled: a.Users.Enabled, People: a.Users.Strategy == "app_users", Registration: a.Users.AllowRegistration,
+		UsersEnabled: a.Users.Enabled, People: a.Users.Strategy == "app_users", Registration: a.Users.AllowRegistration != manifest.RegistrationClosed,
+		InviteOnly: a.Users.AllowRegistration == manifest.RegistrationInvite, RequireVerified: a.Users.RequireVerifiedEmail,
+		MagicLink: a.Mail.MagicLink, EmailCode: a.Mail.EmailCode, Recovery: app.recovery, Invitations: app.invitations,
+		Social: app.social, Identities: app.identities, RedirectAfterLogin: a.OAuth.RedirectAfterLogin,
 		Guests: a.Users.AllowAnonymousUsers, Demo: m.Development() && len(a.Users.DemoUsers) > 0,
 		AllowGuests: a.Policy.AllowAnonymous, Entry: app.authz.entry != nil, OwnerPasses: a.Policy.OwnerCanAccess, Strict: a.Tokens.Revocation.Mode == "strict",
 		Transport: httpapi.Transport(a.Tokens.Transport), TrustedProxies: a.TrustedProxies,
@@ -296,6 +302,11 @@ func (e *Engine) buildHTTP(app *App) error {
 	}
 	if e.opts.ClientToken != nil {
 		config.ClientToken = func(ctx context.Context, t *ClientToken) error { return e.opts.ClientToken(ctx, app.slug, t) }
+	}
+	if e.opts.GuestSignedIn != nil {
+		config.GuestSignedIn = func(ctx context.Context, guestID, userID string) error {
+			return e.opts.GuestSignedIn(ctx, app.slug, guestID, userID)
+		}
 	}
 	if e.opts.Claims != nil {
 		config.Claims = func(ctx context.Context, userID string) (map[string]any, error) {

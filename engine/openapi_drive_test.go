@@ -25,6 +25,9 @@ var undriven = map[string]string{
 	"PATCH /auth/me 404":               "the account has to go between two calls of one request",
 	"PATCH /auth/me 409":               "the account has to change between two calls of one request",
 	"POST /auth/password 404":          "as PATCH /auth/me",
+	"POST /auth/email/change 404":      "as PATCH /auth/me",
+	"GET /auth/identities 404":         "as PATCH /auth/me",
+	"POST /auth/register 202":          "where addresses are verified first: TestVerifiedRegistrationIsDescribed",
 	"POST /auth/password 409":          "as PATCH /auth/me",
 	"GET /auth/admin/audit/verify 404": "a trail without chains: TestTrailWithoutChainsIsDescribed",
 	"GET /.well-known/jwks.json 404":   "an app with HS256 has no such operation: TestDocumentFollowsTheManifest",
@@ -55,6 +58,11 @@ func TestContract(t *testing.T) {
 	c.driveMachines(root)
 	c.drivePolicies(root, user.at("user", "id").(string))
 	c.driveRecords(root)
+	c.driveMail()
+	c.driveSignInByMail()
+	c.driveInvitations(root)
+	c.driveProviders()
+	c.driveIdentities()
 	c.everywhere(root)
 	c.complete()
 }
@@ -89,7 +97,7 @@ func (c *contract) driveSignIn() {
 
 	full, _ := c.newUser("full@example.com")
 	for range 19 {
-		_ = c.tokenOf(full)
+		_ = c.mailedToken(full)
 	}
 	c.call(login, "", obj("email", "full@example.com", "password", password), 409, "session_limit")
 
@@ -294,7 +302,7 @@ func (c *contract) everywhere(root request) {
 		if content["application/json"] != nil {
 			_, user := c.newUser(strings.ToLower(op["operationId"].(string)) + "@example.com")
 			by := []request{user}
-			if strings.HasPrefix(template, "/auth/admin/") {
+			if strings.HasPrefix(template, "/auth/admin/") || template == "/auth/invitations" {
 				by = []request{root}
 			} else if !requires(op) {
 				by = nil
@@ -308,7 +316,7 @@ func (c *contract) everywhere(root request) {
 			}
 		}
 		if responses["404"] != nil && strings.Contains(template, "{") {
-			missing := strings.NewReplacer("{id}", "usr_x", "{role}", "no-such-role", "{secret}", "sec_x").Replace(template)
+			missing := strings.NewReplacer("{id}", "usr_x", "{role}", "no-such-role", "{secret}", "sec_x", "{provider}", "nobody").Replace(template)
 			c.call(route, missing, body, 404, "not_found", root)
 		}
 	})
@@ -351,46 +359,6 @@ func atoi(text string) (n int) {
 		n = n*10 + int(digit-'0')
 	}
 	return n
-}
-
-// What is limited says so as the document has it.
-func TestLimitsAreDescribed(t *testing.T) {
-	t.Parallel()
-	one := `"rate_limits":{"login":{"max":1},"register":{"max":1},"anonymous":{"max":1},"refresh":{"max":1},"password":{"max":1},"token":{"max":1},"token_address":{"max":1},"api_keys":{"max":1}}`
-	c := wholeWorld(t, one+","+wholeAuth)
-	_, user := c.newUser(email)
-	in := c.want(c.do("POST", "/auth/login", account, from("198.51.100.1:1")), 200, "")
-	c.operations(func(route string, _ []string, op map[string]any) {
-		if objectAt(op, "responses")["429"] == nil {
-			return
-		}
-		_, path, _ := strings.Cut(route, " ")
-		body, edit, code := any(account), []request{user}, "rate_limited"
-		switch path {
-		case "/auth/register", "/auth/login":
-			edit = nil
-		case "/auth/anonymous", "/auth/demo":
-			body, edit = nil, []request{from("198.51.100." + map[string]string{"/auth/demo": "7:1", "/auth/anonymous": "8:1"}[path])}
-		case "/auth/refresh":
-			body, edit = obj("refresh_token", in.text("refresh_token")), nil
-		case "/auth/password":
-			body = obj("current_password", "wrong", "new_password", "another long passphrase")
-		case "/auth/api-keys":
-			body = obj("name", "key")
-		default:
-			body, edit, code = "grant_type=client_credentials&token=x", []request{sentAsForm, clientBasic("cli_x", "y")}, "temporarily_unavailable"
-		}
-		c.lenient(route, path, body, edit...)
-		r := c.call(route, "", body, 429, code, edit...)
-		for _, name := range []string{"X-Ratelimit-Limit", "X-Ratelimit-Remaining", "Ratelimit", "Ratelimit-Policy"} {
-			if r.header.Get(name) == "" {
-				t.Errorf("%s: the refusal has no %s", route, name)
-			}
-		}
-	})
-	if len(c.seen) != 10 {
-		t.Errorf("%d operations are limited, want 10: %v", len(c.seen), slices.Sorted(maps.Keys(c.seen)))
-	}
 }
 
 // What fails because of an error of the service's own code is described.

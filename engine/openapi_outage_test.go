@@ -28,6 +28,8 @@ func outage(c *contract, root string) map[string]struct {
 	}
 	g := c.want(c.do("POST", "/auth/login", account), 200, "")
 	client := []request{sentAsForm, clientBasic(made.ID, made.Secret)}
+	flow := c.want(c.do("POST", "/auth/code", obj("email", "nobody@example.com")), 202, "").text("flow_id")
+	mailed := c.token(email) // whose purpose nobody can look at
 	all := map[string]sent{
 		"POST /auth/register":                      {body: with(account, "email", "new@example.com")},
 		"POST /auth/login":                         {body: account},
@@ -46,12 +48,23 @@ func outage(c *contract, root string) map[string]struct {
 		"POST /auth/admin/users/{id}/roles":        {body: obj("role", "editor")},
 		"POST /auth/admin/clients":                 {body: obj("name", "client")},
 		"PATCH /auth/admin/clients/{id}":           {body: obj("status", "disabled")},
+		"POST /auth/email/verify":                  {body: obj("token", mailed)},
+		"POST /auth/email/verify/send":             {body: obj("email", email)},
+		"POST /auth/email/change":                  {body: obj("new_email", bob)},
+		"POST /auth/email/change/confirm":          {body: obj("token", mailed)},
+		"POST /auth/password/forgot":               {body: obj("email", email)},
+		"POST /auth/password/reset":                {body: obj("token", mailed, "new_password", "another long passphrase")},
+		"POST /auth/magic-link":                    {body: obj("email", email)},
+		"POST /auth/magic-link/consume":            {body: obj("token", mailed)},
+		"POST /auth/code":                          {body: obj("email", email)},
+		"POST /auth/code/consume":                  {body: obj("flow_id", flow, "code", "123456")},
+		"POST /auth/invitations":                   {body: obj("email", bob)},
 	}
 	// Each has a session of its own: some end the one that they come with.
 	c.operations(func(route string, _ []string, op map[string]any) {
 		s := all[route]
 		if alternatives, _ := op["security"].([]any); len(alternatives) > 0 && s.edit == nil && !strings.HasPrefix(route, "POST /auth/refresh") {
-			s.edit = []request{c.tokenOf(root)}
+			s.edit = []request{c.mailedToken(root)}
 		}
 		all[route] = s
 	})
@@ -70,7 +83,9 @@ var served = map[string]string{
 func TestUnavailableIsDescribed(t *testing.T) {
 	t.Parallel()
 	link := &storetest.Link{}
-	c := wholeWorldOn(t, storetest.Second(t, storetest.Database(t), link), strings.Replace(wholeAuth, `"max_per_user":20`, `"max_per_user":100`, 1))
+	c := wholeWorldOn(t, storetest.Second(t, storetest.Database(t), link),
+		// Sign-ins by providers ask the database first where they are counted there.
+		strings.Replace(generous, `"oauth":{"max":1000}`, `"oauth":{"max":1000,"store":"mongodb"}`, 1)+","+strings.Replace(wholeAuth, `"max_per_user":20`, `"max_per_user":100`, 1))
 	root := c.want(c.do("POST", "/auth/register", account), 201, "").at("user", "id").(string)
 	if err := c.app.Authz().SetRoles(t.Context(), root, "root"); err != nil {
 		t.Fatal(err)
@@ -84,7 +99,10 @@ func TestUnavailableIsDescribed(t *testing.T) {
 		var calls sync.WaitGroup
 		c.operations(func(route string, _ []string, _ map[string]any) {
 			method, template, _ := strings.Cut(route, " ")
-			path := strings.NewReplacer("{id}", root, "{role}", "editor", "{secret}", "sec_x").Replace(template)
+			path := strings.NewReplacer("{id}", root, "{role}", "editor", "{secret}", "sec_x", "{provider}", "acme").Replace(template)
+			if route == unlinkRoute {
+				path += "?provider=acme&subject=1"
+			}
 			if strings.Contains(template, "/clients/") {
 				path = strings.NewReplacer("{id}", "cli_"+strings.Repeat("0", 26), "{secret}", "sec_x").Replace(template)
 			}

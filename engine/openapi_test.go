@@ -93,6 +93,7 @@ func TestDocumentHasEveryRoute(t *testing.T) {
 // The document says what an app's own manifest says.
 func TestDocumentFollowsTheManifest(t *testing.T) {
 	t.Parallel()
+	mailed := []string{publicShop, `"environment":"development"`}
 	type want struct{ title, server, cookie, tokenURL, schemes, without string }
 	for name, tt := range map[string]struct {
 		auth string
@@ -101,7 +102,21 @@ func TestDocumentFollowsTheManifest(t *testing.T) {
 	}{
 		"plain": {"", nil, want{
 			title: "shop", server: "/", cookie: "__Host-shop_access", schemes: "bearerAuth cookieAuth refreshCookie",
-			without: "/.well-known/jwks.json /.well-known/oauth-authorization-server /auth/oauth2/token /auth/api-keys /auth/anonymous",
+			without: "/.well-known/jwks.json /.well-known/oauth-authorization-server /auth/oauth2/token /auth/api-keys /auth/anonymous " +
+				"/auth/email/verify /auth/password/forgot /auth/magic-link /auth/code/consume /auth/invitations /auth/oauth/providers /auth/identities",
+		}},
+		"mail, and nobody registers": {`"mail":{"from":"shop@shop.example"},"users":{"allow_registration":false}`, mailed, want{
+			title: "shop", server: "https://shop.example", cookie: "__Host-shop_access", schemes: "bearerAuth cookieAuth refreshCookie",
+			without: "/auth/magic-link /auth/magic-link/consume /auth/code /auth/code/consume /auth/invitations /auth/invitations/{id} /auth/oauth/providers",
+		}},
+		"mailed links": {`"mail":{"from":"shop@shop.example","magic_link":true}`, mailed, want{
+			title: "shop", server: "https://shop.example", cookie: "__Host-shop_access", schemes: "bearerAuth cookieAuth refreshCookie", without: "/auth/code /auth/code/consume",
+		}},
+		"mailed codes": {`"mail":{"from":"shop@shop.example","email_code":true}`, mailed, want{
+			title: "shop", server: "https://shop.example", cookie: "__Host-shop_access", schemes: "bearerAuth cookieAuth refreshCookie", without: "/auth/magic-link /auth/magic-link/consume",
+		}},
+		"another provider": {`"oauth":{"providers":{"github":{"preset":"github","client_id":"a","client_secret":"b"}}}`, mailed[:1], want{
+			title: "shop", server: "https://shop.example", cookie: "__Host-shop_access", schemes: "bearerAuth cookieAuth refreshCookie", without: "/auth/email/verify /auth/magic-link",
 		}},
 		"bearer":       {`"tokens":{"transport":"bearer"}`, nil, want{title: "shop", server: "/", schemes: "bearerAuth"}},
 		"cookies only": {`"tokens":{"transport":"cookie"}`, nil, want{title: "shop", server: "/", cookie: "__Host-shop_access", schemes: "cookieAuth refreshCookie"}},

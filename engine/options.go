@@ -2,8 +2,10 @@ package engine
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -15,6 +17,7 @@ import (
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/engine/metrics"
 	"github.com/mandate-auth/mandate/internal/httpapi"
+	"github.com/mandate-auth/mandate/mail"
 	"github.com/mandate-auth/mandate/sessions"
 	"github.com/mandate-auth/mandate/tokens/keys"
 	"github.com/mandate-auth/mandate/tokens/secret"
@@ -39,6 +42,8 @@ type (
 	Secret = secret.Value
 	// Pepper is a secret that goes into every password hash.
 	Pepper = users.Pepper
+	// Mailer sends the mails of apps.
+	Mailer = mail.Mailer
 )
 
 // NewProvider returns the provider of authorization of an app.
@@ -92,6 +97,27 @@ type Options struct {
 	// IssuerClient fetches the keys of the manifests' auth.issuers, without following
 	// redirects. Default a client of its own with TLS 1.2 or later.
 	IssuerClient *http.Client
+	// Mailer sends the mails of every app, in the place of the mail servers that
+	// manifests name. It is told the app by the sender of a mail. Default none.
+	Mailer Mailer
+	// MailTemplates replace some or all of the texts of mails, or add languages: see
+	// [mail.NewTemplates]. Default none.
+	MailTemplates fs.FS
+	// MailTLS configures the connections to the mail servers of manifests: a private
+	// certification authority. Default none.
+	MailTLS *tls.Config
+	// OAuthClient talks to the providers of the manifests' auth.oauth. Redirects are not
+	// followed, whatever it says. Default a client of its own with TLS 1.2 or later.
+	OAuthClient *http.Client
+	// GuestSignedIn is called when somebody signs in to an account who was a guest until
+	// then, before the session begins: the guest's data can be moved to the account. An
+	// error refuses the sign-in with 409 conflict. The guest stays as it is. Nobody is
+	// asked about a guest who becomes a new account: that keeps the id. Default nothing.
+	GuestSignedIn func(ctx context.Context, app, guestID, userID string) error
+	// PasswordVerifiers verify the password hashes of other systems, besides those that
+	// Mandate knows: see [users.HashVerifier]. Such a hash is renewed at the first
+	// sign-in. Default none.
+	PasswordVerifiers []users.HashVerifier
 	// AuditSinks are the sinks that manifests can name in auth.audit.sinks, besides
 	// "mongodb" and "log".
 	AuditSinks map[string]event.Sink

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
+	driverevent "go.mongodb.org/mongo-driver/event"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine"
@@ -21,8 +23,12 @@ import (
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
+	"github.com/mandate-auth/mandate/mail"
 	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/tokens/onetime"
 	"github.com/mandate-auth/mandate/users"
+	"github.com/mandate-auth/mandate/users/identity"
+	"github.com/mandate-auth/mandate/users/invitation"
 )
 
 // A token of one app is nothing to another: same engine, same keys, same users.
@@ -353,8 +359,21 @@ func TestTwoEnginesStartAtOnce(t *testing.T) {
 func TestEveryFilterNamesTheApp(t *testing.T) {
 	t.Parallel()
 	commands := &enginetest.Commands{}
-	w := newWorld(t, storetest.Monitored(t, commands.Monitor()), manifestOf(t, "shop", `"users":{"allow_anonymous_users":true,"demo_users":[{"email":"d@example.com","password":"x"}]},"sessions":{"max_per_user":2}`, `"environment":"development"`))
-	w.everything()
+	watched := map[string][]string{
+		onetime.Collection: {"insert", "find", "findAndModify", "update", "delete"}, identity.Collection: {"insert", "find", "update", "delete"},
+		invitation.Collection: {"insert", "find", "update", "delete"}, mail.Collection: {"insert", "find", "findAndModify", "delete"},
+	}
+	monitors := []*driverevent.CommandMonitor{commands.Monitor()}
+	watches := map[string]*storetest.OneApp{}
+	for collection := range watched {
+		watch, monitor := storetest.WatchOneApp(t, "shop", collection)
+		watches[collection], monitors = watch, append(monitors, monitor)
+	}
+	w := driven(t, storetest.Monitored(t, &driverevent.CommandMonitor{Started: func(ctx context.Context, e *driverevent.CommandStartedEvent) {
+		for _, m := range monitors {
+			m.Started(ctx, e)
+		}
+	}}))
 	if err := w.app.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -379,7 +398,10 @@ func TestEveryFilterNamesTheApp(t *testing.T) {
 			}
 		}
 	}
-	if len(checked) < 12 {
+	for collection, names := range watched {
+		watches[collection].Saw(names...)
+	}
+	if len(checked) < 24 {
 		t.Errorf("only %d kinds of commands were seen: %v", len(checked), checked)
 	}
 }

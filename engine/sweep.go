@@ -30,6 +30,15 @@ func (app *App) sweep(ctx context.Context) {
 	if app.apiKeys != nil {
 		parts["api_keys"] = app.apiKeys.Sweep
 	}
+	if app.onetime != nil {
+		parts["onetime_tokens"] = app.onetime.Sweep
+	}
+	if app.outbox != nil {
+		parts["mail_outbox"] = app.outbox.Sweep
+	}
+	if app.invitations != nil {
+		parts["invitations"] = app.invitations.Sweep
+	}
 	var errs []error
 	for name, sweep := range parts {
 		e.mu.Lock()

@@ -8,8 +8,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"unique"
 )
 
@@ -35,13 +38,54 @@ func (s Setting) String() string {
 
 // Effective returns every value that is in force and where it comes from, in
 // the order of the keys. Secrets are not shown.
-func (m *Manifest) Effective() []Setting { return slices.Clone(m.settings) }
+func (m *Manifest) Effective() []Setting {
+	out := make([]Setting, 0, len(plainSettings())+len(m.settings))
+	own := m.settings
+	for _, s := range plainSettings() {
+		at := strings.Split(s.Pointer, "/")
+		for len(own) > 0 && slices.Compare(strings.Split(own[0].Pointer, "/"), at) < 0 {
+			out, own = append(out, own[0]), own[1:]
+		}
+		if len(own) > 0 && own[0].Pointer == s.Pointer {
+			s, own = own[0], own[1:]
+		}
+		out = append(out, s)
+	}
+	return append(out, own...)
+}
+
+// plainSettings are those of a manifest that says nothing but its slug. Every manifest
+// has these keys, so each keeps what is different and no more.
+var plainSettings = sync.OnceValue(func() []Setting {
+	p := newParser(func(string) (string, bool) { return "", false })
+	m, err := p.parseWhole([]byte(`{"slug":"plain"}`))
+	if err != nil {
+		panic("the embedded schema is broken: " + err.Error())
+	}
+	return m.settings
+})
+
+// different leaves the settings that plainSettings has not.
+func different(settings []Setting) []Setting {
+	var out []Setting
+	plain := plainSettings()
+	for _, s := range settings {
+		for len(plain) > 0 && plain[0].Pointer != s.Pointer && slices.Compare(strings.Split(plain[0].Pointer, "/"), strings.Split(s.Pointer, "/")) < 0 {
+			plain = plain[1:]
+		}
+		if len(plain) > 0 && plain[0].Pointer == s.Pointer && plain[0].Source == s.Source && reflect.DeepEqual(plain[0].Value, s.Value) {
+			continue
+		}
+		out = append(out, s)
+	}
+	return slices.Clone(out) // of its own length
+}
 
 // Digest returns the SHA-256 of the effective configuration without its
 // secrets, in hexadecimal: two manifests with one digest mean the same.
 func (m *Manifest) Digest() string {
 	h := sha256.New()
-	for _, s := range m.settings {
+	for _, s := range m.Effective() {
 		raw, err := json.Marshal(s.Value)
 		if err != nil {
 			raw = []byte(err.Error())

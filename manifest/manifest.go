@@ -35,6 +35,7 @@ type Manifest struct {
 	AuthRequired bool   `json:"auth_required"`
 	Auth         Auth   `json:"auth"`
 
+	// settings are those that plainSettings has not.
 	settings []Setting
 	dir      string // where relative paths begin
 }
@@ -60,20 +61,23 @@ type Auth struct {
 	APIKeys          APIKeys              `json:"api_keys"`
 	Clients          Clients              `json:"clients"`
 	Issuers          []Issuer             `json:"issuers"`
+	OAuth            OAuth                `json:"oauth"`
+	Mail             Mail                 `json:"mail"`
 	Audit            Audit                `json:"audit"`
 	Metrics          Metrics              `json:"metrics"`
 }
 
 // Users is the key "auth.users".
 type Users struct {
-	Enabled             bool       `json:"enabled"`
-	Strategy            string     `json:"strategy"`
-	CollectionName      string     `json:"collection_name"`
-	AllowRegistration   bool       `json:"allow_registration"`
-	RegistrationRole    string     `json:"registration_role"`
-	AllowAnonymousUsers bool       `json:"allow_anonymous_users"`
-	DemoUsers           []DemoUser `json:"demo_users"`
-	Password            struct {
+	Enabled              bool         `json:"enabled"`
+	Strategy             string       `json:"strategy"`
+	CollectionName       string       `json:"collection_name"`
+	AllowRegistration    Registration `json:"allow_registration"`
+	RegistrationRole     string       `json:"registration_role"`
+	AllowAnonymousUsers  bool         `json:"allow_anonymous_users"`
+	RequireVerifiedEmail bool         `json:"require_verified_email"`
+	DemoUsers            []DemoUser   `json:"demo_users"`
+	Password             struct {
 		MinLength      int     `json:"min_length"`
 		MaxLength      int     `json:"max_length"`
 		BlockCommon    bool    `json:"block_common"`
@@ -265,6 +269,5 @@ func Parse(data []byte, opts *Options) (*Manifest, error) {
 	if opts != nil && opts.LookupEnv != nil {
 		lookup = opts.LookupEnv
 	}
-	p := &parser{lookup: lookup, sources: map[string]string{}, positions: map[string]position{}}
-	return p.parse(data)
+	return newParser(lookup).parse(data)
 }

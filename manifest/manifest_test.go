@@ -32,7 +32,7 @@ func TestDefaults(t *testing.T) {
 	m := parse(t, `{"slug":"shop"}`)
 	checks := map[string]bool{
 		"base_path": m.BasePath == "/auth", "name": m.Name == "shop", "environment": m.Environment == "production" && !m.Development(),
-		"auth_required": m.AuthRequired, "users": m.Auth.Users.Enabled && m.Auth.Users.AllowRegistration && !m.Auth.Users.AllowAnonymousUsers,
+		"auth_required": m.AuthRequired, "users": m.Auth.Users.Enabled && m.Auth.Users.AllowRegistration == manifest.RegistrationOpen && !m.Auth.Users.AllowAnonymousUsers,
 		"min_length": m.Auth.Users.Password.MinLength == 15, "cost": m.Auth.Users.Password.BcryptCost == 12,
 		"access_ttl": m.Auth.Tokens.AccessTTL == manifest.Duration(15*time.Minute), "issuer": m.Auth.Tokens.Issuer == "shop",
 		"audience": m.Auth.Tokens.Audience == "shop", "idle_timeout": m.Auth.Sessions.IdleTimeout == manifest.Duration(7*24*time.Hour),
@@ -114,7 +114,6 @@ func TestFaults(t *testing.T) {
 		{"deep duplicate", with(`"users":{"enabled":true,"enabled":false}`), "/auth/users/enabled", "given twice"},
 		{"too deep", `{"slug":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`, "", "nested deeper"},
 		{"other case", `{"Slug":"a","slug":"b"}`, "/Slug", "not a known key"},
-		{"later key", with(`"mail":{}`), "/auth/mail", "not part of this version"},
 		{"limit without a number", with(`"rate_limits":{"uploads":{"window":"1m"}}`), "/auth/rate_limits/uploads/max", "required"},
 		{"limit without a window", with(`"rate_limits":{"uploads":{"max":5}}`), "/auth/rate_limits/uploads/window", "between 1s"},
 		{"limit of nothing", with(`"rate_limits":{"login":{"max":0}}`), "/auth/rate_limits/login/max", "at least 1"},
@@ -323,7 +322,8 @@ func TestSchemaAndTypeAgree(t *testing.T) {
 	t.Parallel()
 	m := parse(t, `{"slug":"shop","public_url":"https://shop.example","auth":{"cookies":{"domain":"shop.example"},`+
 		`"policy":{"allowed_roles":["user"],"allowed_users":["usr_00000000000000000000000ada"],"denied_users":["anonymous"],"required_permissions":["a:b"],`+
-		`"authorization":{"role_hierarchy":{"admin":["user"]},"initial_policies":[["user","a","b"]]}},"api_keys":{"scopes":["a"]},"clients":{"scopes":["a"]}}}`)
+		`"authorization":{"role_hierarchy":{"admin":["user"]},"initial_policies":[["user","a","b"]]}},"api_keys":{"scopes":["a"]},"clients":{"scopes":["a"]},`+
+		`"mail":{"from":"a@shop.example","reply_to":"b@shop.example","smtp":{"host":"mail.shop.example","port":25,"username":"u","password":"p"}}}}`)
 	remote := parse(t, `{"slug":"shop","auth":{"policy":{"provider":"oso","authorization":{"api_key":"k"}}}}`)
 	raw, err := json.Marshal(m)
 	if err != nil {
@@ -350,6 +350,7 @@ func TestSchemaAndTypeAgree(t *testing.T) {
 	delete(fields, "/auth/requirements")
 	delete(fields, "/auth/clients/initial")
 	delete(fields, "/auth/issuers")
+	delete(fields, "/auth/oauth/providers")
 	delete(fields, "/auth/policy/authorization/initial_roles")
 	for _, s := range append(m.Effective(), remote.Effective()...) {
 		if s.Pointer == "/schema_version" || deleted[s.Pointer] {

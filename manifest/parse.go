@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -30,6 +29,15 @@ type parser struct {
 }
 
 func (p *parser) parse(data []byte) (*Manifest, error) {
+	m, err := p.parseWhole(data)
+	if err == nil {
+		m.settings = different(m.settings)
+	}
+	return m, err
+}
+
+// parseWhole is parse with every setting in the manifest.
+func (p *parser) parseWhole(data []byte) (*Manifest, error) {
 	if len(data) > MaxSize {
 		p.fault("", "", "is larger than %d bytes", MaxSize)
 		return nil, p.err()
@@ -65,7 +73,7 @@ func (p *parser) parse(data []byte) (*Manifest, error) {
 	if len(p.faults) > 0 {
 		return nil, p.err()
 	}
-	m.settings = slices.Clip(p.flatten(s, "", tree, nil))
+	m.settings = p.flatten(s, "", tree, nil)
 	return m, nil
 }
 
@@ -220,4 +228,8 @@ func (p *parser) expand(s *schema, pointer, text string) any {
 		return s.convert(out)
 	}
 	return out
+}
+
+func newParser(lookup func(string) (string, bool)) *parser {
+	return &parser{lookup: lookup, sources: map[string]string{}, positions: map[string]position{}}
 }

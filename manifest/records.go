@@ -49,6 +49,12 @@ var limits = map[string]struct {
 	"token":         {600, "1m", "ip+identifier", "memory"},
 	"token_address": {1000, "1m", "ip", "memory"},
 	"api_keys":      {20, "1h", "user", "mongodb"},
+	"mail":          {5, "15m", "ip+identifier", "mongodb"},
+	"mail_address":  {30, "15m", "ip", "mongodb"},
+	"consume":       {30, "5m", "ip", "memory"},
+	"oauth":         {60, "5m", "ip", "memory"},
+	"identities":    {20, "1h", "user", "mongodb"},
+	"invitations":   {100, "1h", "user", "mongodb"},
 }
 
 // addLimits fills in the rules of the app's own routes: each key by itself, so that

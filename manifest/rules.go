@@ -31,6 +31,7 @@ func (p *parser) deriveDefaults(tree map[string]any) {
 		derive("/auth/tokens/issuer", tree["public_url"])
 	}
 	derive("/auth/tokens/issuer", tree["slug"])
+	derive("/auth/oauth/create_users", valueAt(tree, []string{"auth", "users", "allow_registration"}) == true)
 
 	idle, refresh := Duration(7*24*time.Hour), Duration(0)
 	if raw, err := json.Marshal(valueAt(tree, []string{"auth", "tokens", "refresh_ttl"})); err == nil {
@@ -117,6 +118,7 @@ func (p *parser) checkRules(m *Manifest) {
 	p.checkRequirements(m)
 	p.checkMachines(m)
 	p.checkRecords(m)
+	p.checkSignIn(m)
 	p.checkWeb(m)
 	p.checkAddresses(m)
 	p.checkCollections(m)
@@ -225,6 +227,7 @@ func (p *parser) checkCollections(m *Manifest) {
 	names := map[string]string{
 		"session_heads": "Mandate", "login_attempts": "Mandate", "app_state": "Mandate", "api_keys": "Mandate", "oauth_clients": "Mandate",
 		"signing_keys": "Mandate", "rate_limits": "Mandate", "audit_events": "Mandate",
+		"onetime_tokens": "Mandate", "identities": "Mandate", "mail_outbox": "Mandate", "invitations": "Mandate",
 	}
 	for _, of := range []struct{ pointer, name string }{
 		{"/auth/users/collection_name", m.Auth.Users.CollectionName},

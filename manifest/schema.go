@@ -30,6 +30,10 @@ type schema struct {
 	Description string `json:"description"`
 	Secret      bool   `json:"x-secret"`
 	XType       string `json:"x-type"`
+	// Names are what members may be called that Properties does not name.
+	Names struct {
+		Pattern string `json:"pattern"`
+	} `json:"propertyNames"`
 }
 
 // more is "additionalProperties": false, or the schema of the others.
@@ -102,12 +106,13 @@ func (s *schema) convert(text string) any {
 	if s == nil {
 		return text
 	}
-	switch s.Types {
-	case "boolean":
+	types, _ := s.Types.([]any)
+	switch {
+	case s.Types == "boolean" || slices.Contains(types, any("boolean")):
 		if b, err := strconv.ParseBool(text); err == nil {
 			return b
 		}
-	case "integer", "number":
+	case s.Types == "integer" || s.Types == "number":
 		if _, err := strconv.ParseFloat(text, 64); err == nil && json.Valid([]byte(text)) {
 			return json.Number(text)
 		}
@@ -134,18 +139,29 @@ func (p *parser) validate(root any) {
 	p.collect(validation, root)
 }
 
+func pointerOf(location []string) string {
+	pointer := ""
+	for _, part := range location {
+		pointer += "/" + escape(part)
+	}
+	return pointer
+}
+
 // collect turns the leaves of the library's report into faults.
 func (p *parser) collect(e *jsonschema.ValidationError, root any) {
+	if k, name := e.ErrorKind.(*kind.PropertyNames); name {
+		// The library says it of the name, which is in no place of the document.
+		p.fault(pointerOf(e.InstanceLocation)+"/"+escape(k.Property), "", "is not a name that is allowed here: it must match %s",
+			rootSchema().at(pointerOf(e.InstanceLocation)).Names.Pattern)
+		return
+	}
 	if len(e.Causes) > 0 {
 		for _, cause := range e.Causes {
 			p.collect(cause, root)
 		}
 		return
 	}
-	pointer := ""
-	for _, part := range e.InstanceLocation {
-		pointer += "/" + escape(part)
-	}
+	pointer := pointerOf(e.InstanceLocation)
 	value := render(valueAt(root, e.InstanceLocation))
 	switch k := e.ErrorKind.(type) {
 	case *kind.AdditionalProperties:
@@ -182,15 +198,8 @@ func (p *parser) collect(e *jsonschema.ValidationError, root any) {
 	}
 }
 
-// later are the keys that are documented and belong to later versions.
-var later = []string{"/auth/users/require_verified_email", "/auth/oauth", "/auth/mail"}
-
 func (p *parser) unknownKey(pointer, name string) {
 	full := pointer + "/" + escape(name)
-	if slices.Contains(later, full) {
-		p.fault(full, "", "is not part of this version: no code would enforce it; remove it")
-		return
-	}
 	s := rootSchema().at(pointer)
 	p.fault(full, "", "is not a known key")
 	if s != nil && len(p.faults) > 0 {

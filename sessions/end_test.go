@@ -210,3 +210,30 @@ func TestSignInDuringAnEnd(t *testing.T) {
 		}
 	}
 }
+
+// Sessions that nobody has proved anything in live on, and are no recent sign-in; those of
+// others, and those that begin afterwards, are.
+func TestUnprove(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.signIn(t)
+	if err := b.Unprove(b.ctx(), "usr_00000000000000000000other0"); err != nil {
+		t.Fatal(err)
+	}
+	same, err := b.Refresh(b.ctx(), s.RefreshToken, sessions.Device{})
+	if err != nil || !same.AuthTime.Equal(s.AuthTime) {
+		t.Fatalf("another user's: %v, %v", same, err)
+	}
+	for range 2 {
+		if err := b.Unprove(b.ctx(), b.user); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after, err := b.Refresh(b.ctx(), same.RefreshToken, sessions.Device{})
+	if err != nil || after.AuthTime.After(s.AuthTime.Add(-365*24*time.Hour)) || after.AuthTime.Unix() < 1 {
+		t.Errorf("%v, %v", after, err)
+	}
+	if next := b.signIn(t); next.AuthTime.Before(s.AuthTime) {
+		t.Errorf("a sign-in afterwards is of %v", next.AuthTime)
+	}
+}

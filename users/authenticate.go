@@ -3,11 +3,14 @@ package users
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"go.mongodb.org/mongo-driver/bson"
 
+	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/tokens/keys"
 )
 
 // Credentials are what somebody signs in with.
@@ -18,10 +21,36 @@ type Credentials struct {
 	DeviceToken string
 }
 
-// Proof says that the right password was given for a user. It is no permission
-// yet: see [Store.Confirm].
+// Proof says how somebody has shown to be a user: by the password, by an identity of
+// another provider, or by what was mailed. It is no permission yet: see
+// [Store.Confirm].
 type Proof struct {
-	userID, hash, password string
+	userID string
+	// hash is the password's, which has matched.
+	hash, password string
+	// link is the identity, and stamp what the account was like when the mail was sent.
+	link, stamp string
+	// device opens the account of a guest or a demo user, of this kind.
+	device string
+	kind   authz.Kind
+	// service says that the service vouches for the person.
+	service bool
+}
+
+// holds reports whether what was shown is still a way in.
+func (s *Store) holds(p *Proof, r *record) bool {
+	switch {
+	case p.service:
+		return true
+	case p.link != "":
+		return slices.Contains(r.Links, p.link)
+	case p.stamp != "":
+		return s.stamped(r, p.stamp)
+	case p.device != "":
+		return r.Kind == p.kind && r.DeviceHash != "" && slices.Contains(s.config.Keys.Identifiers(keys.Device, p.device), r.DeviceHash)
+	default:
+		return p.hash != "" && r.PasswordHash == p.hash
+	}
 }
 
 // UserID returns the user that the proof is about.
@@ -33,7 +62,7 @@ func (p *Proof) UserID() string { return p.userID }
 // identifier is locked costs none, and is refused alike for the right password.
 //
 // The error is [ErrInvalidCredentials], a [LockedError], [ErrBusy], or
-// [ErrDisabled] after the right password.
+// [ErrDisabled] or [ErrUnverified] after the right password.
 //
 // A sign-in is complete only after [Store.Confirm]: between the two the caller
 // reads the state of the user's sessions.
@@ -60,9 +89,13 @@ func (s *Store) Authenticate(ctx context.Context, c Credentials) (*Proof, error)
 	if err != nil {
 		return nil, err
 	}
-	if r.Status != Active {
-		s.report(ctx, event.LoginFailed, event.Failure, r.ID, "disabled")
-		return nil, ErrDisabled
+	if err := s.admissible(r); err != nil {
+		reason := "disabled"
+		if errors.Is(err, ErrUnverified) {
+			reason = "unverified"
+		}
+		s.report(ctx, event.LoginFailed, event.Failure, r.ID, reason)
+		return nil, err
 	}
 	if err := s.succeeded(ctx, id); err != nil {
 		return nil, err
@@ -115,21 +148,24 @@ func (s *Store) breakStreak(ctx context.Context, id string) error {
 // the user or changes the password after this read raises that epoch, and the
 // sign-in fails there.
 //
-// The error is [ErrDisabled], or [ErrChanged] when the password has changed
-// since: the sign-in starts again.
+// The error is [ErrDisabled] or [ErrUnverified], or [ErrChanged] when what was shown
+// has changed since: the sign-in starts again.
 func (s *Store) Confirm(ctx context.Context, p *Proof) (*User, error) {
 	r, err := s.read(ctx, bson.M{"_id": p.userID, "app": s.config.App})
 	switch {
+	case errors.Is(err, ErrNotFound) && p.service:
+		return nil, err
 	case errors.Is(err, ErrNotFound):
 		return nil, ErrChanged
 	case err != nil:
 		return nil, err
-	case r.PasswordHash != p.hash:
+	case !s.holds(p, r):
 		return nil, ErrChanged
-	case r.Status != Active:
-		return nil, ErrDisabled
 	}
-	if s.config.Hasher.NeedsRehash(p.hash, s.config.BcryptCost) {
+	if err := s.admissible(r); err != nil {
+		return nil, err
+	}
+	if p.hash != "" && s.config.Hasher.NeedsRehash(p.hash, s.config.BcryptCost) {
 		s.rehash(ctx, p)
 	}
 	return &r.User, nil

@@ -19,6 +19,17 @@ import (
 type NewUser struct {
 	Email, Password string
 	Profile         map[string]any
+	// Guest is the id of a guest who becomes this person: the account keeps its id, its
+	// sessions and its roles. Empty makes a new account. Where people have to verify their
+	// address it has to be Verified; [ErrUnverified] otherwise.
+	Guest string
+	// Verified says that the address has been proved to be the person's.
+	Verified bool
+	// Claim is called with the account's id when all has been judged and before the account
+	// is stored; its error is that of the call, which is not cancelled any more after it.
+	// What it gives to a new account is in nobody's hands yet. A guest keeps it, also one
+	// who does not become the person. Nil does nothing.
+	Claim func(ctx context.Context, userID string) error
 }
 
 // Create creates a person on the service's word: the roles that the manifest has
@@ -27,15 +38,54 @@ type NewUser struct {
 //
 // A taken address is [ErrEmailTaken], after as much work as a free one; a value
 // that is not admitted is a [FieldError].
-func (s *Store) Create(ctx context.Context, n NewUser) (*User, error) { return s.create(ctx, n, true) }
+func (s *Store) Create(ctx context.Context, n NewUser) (*User, error) {
+	return userOf(s.create(ctx, n, true))
+}
 
 // Register creates a person who says so, as POST /register does: nobody has
 // proved to be the owner of the address. The errors are those of Create.
 func (s *Store) Register(ctx context.Context, n NewUser) (*User, error) {
-	return s.create(ctx, n, false)
+	return userOf(s.create(ctx, n, false))
 }
 
-func (s *Store) create(ctx context.Context, n NewUser, trusted bool) (*User, error) {
+// SignUp creates a person who says so, as Register does, and returns the proof that a
+// session begins with: whoever gets the account meanwhile ends it. An address that is
+// Verified is trusted, as by Create.
+func (s *Store) SignUp(ctx context.Context, n NewUser) (*User, *Proof, error) {
+	r, err := s.create(ctx, n, n.Verified)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &r.User, ProveByMail(r.ID, s.stamps(r)[0]), nil
+}
+
+func userOf(r *record, err error) (*User, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &r.User, nil
+}
+
+func (s *Store) create(ctx context.Context, n NewUser, trusted bool) (*record, error) {
+	p, err := s.Prepare(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	return s.complete(ctx, p, &n, trusted)
+}
+
+// Prepared is a registration that has been judged and hashed, for an account that is
+// made later. It holds the hash and not the password.
+type Prepared struct {
+	Email   string         `json:"email"`
+	Hash    string         `json:"hash"`
+	Profile map[string]any `json:"profile,omitempty"`
+	Guest   string         `json:"guest,omitempty"`
+}
+
+// Prepare does what a registration costs, whether or not the address is taken. The
+// error is a [FieldError] for a value that is not admitted.
+func (s *Store) Prepare(ctx context.Context, n NewUser) (*Prepared, error) {
 	norm, err := NormalizeEmail(n.Email)
 	if err != nil {
 		return nil, err
@@ -50,16 +100,68 @@ func (s *Store) create(ctx context.Context, n NewUser, trusted bool) (*User, err
 	if err != nil {
 		return nil, err
 	}
+	return &Prepared{Email: n.Email, Hash: hash, Profile: n.Profile, Guest: n.Guest}, nil
+}
+
+// Complete makes the account of a registration that was prepared, once its address has
+// been proved to be the person's: whoever calls has seen the proof. It may be repeated:
+// the account that a call before has made is the one. The error is [ErrEmailTaken] or
+// [ErrNotGuest].
+func (s *Store) Complete(ctx context.Context, p *Prepared) (*User, error) {
+	u, err := s.complete(ctx, p, &NewUser{Verified: true}, true)
+	if !errors.Is(err, ErrEmailTaken) {
+		return userOf(u, err)
+	}
+	norm, err := NormalizeEmail(p.Email)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.read(ctx, bson.M{"app": s.config.App, "email_norm": norm})
+	switch {
+	case err == nil && r.PasswordHash == p.Hash: // its salt is in no other
+		return &r.User, s.verified(ctx, r.ID, norm)
+	case err == nil || errors.Is(err, ErrNotFound):
+		return nil, ErrEmailTaken
+	default:
+		return nil, err
+	}
+}
+
+func (s *Store) complete(ctx context.Context, p *Prepared, n *NewUser, trusted bool) (*record, error) {
+	norm, err := NormalizeEmail(p.Email)
+	if err != nil {
+		return nil, err
+	}
 	r := s.newRecord(authz.KindHuman)
-	r.Email, r.EmailNorm, r.PasswordHash, r.Profile = n.Email, norm, hash, n.Profile
-	if err := s.admit(ctx, r, trusted); err != nil {
-		if errors.Is(err, store.ErrDuplicate) {
-			return nil, ErrEmailTaken
+	r.Email, r.EmailNorm, r.PasswordHash, r.Profile, r.EmailVerified = p.Email, norm, p.Hash, p.Profile, n.Verified
+	if n.Claim != nil {
+		ctx = context.WithoutCancel(ctx)
+		if err := n.Claim(ctx, cmp.Or(p.Guest, r.ID)); err != nil {
+			return nil, err
 		}
+	}
+	if err := s.admitOr(ctx, r, p.Guest, trusted); err != nil {
 		return nil, err
 	}
 	s.report(ctx, event.UserRegistered, event.Success, r.ID, "")
-	return &r.User, nil
+	return r, nil
+}
+
+// admitOr stores the account, as a new one or in the place of a guest's.
+func (s *Store) admitOr(ctx context.Context, r *record, guest string, trusted bool) error {
+	var err error
+	switch {
+	case guest == "":
+		err = s.admit(ctx, r, trusted)
+	case s.config.RequireVerified && !r.EmailVerified:
+		return ErrUnverified // nobody would let the guest in any more
+	default:
+		err = s.adopt(ctx, r, guest, trusted)
+	}
+	if errors.Is(err, store.ErrDuplicate) {
+		return ErrEmailTaken
+	}
+	return err
 }
 
 // admit gives the account its roles and stores it.
@@ -133,6 +235,7 @@ func (s *Store) ofDevice(ctx context.Context, kind authz.Kind, deviceID string, 
 			if r.Status != Active {
 				return nil, ErrDisabled
 			}
+			s.renewDevice(ctx, r, hashes[0])
 			return &r.User, nil
 		}
 		if !errors.Is(err, ErrNotFound) {
@@ -218,18 +321,28 @@ func (s *Store) storePassword(ctx context.Context, id, was, password string) err
 	if was == "" {
 		filter["password_hash"] = bson.M{"$exists": false}
 	}
-	return s.update(ctx, filter, bson.M{"password_hash": hash})
+	return s.change(ctx, filter, bson.M{"$set": bson.M{"password_hash": hash}, "$inc": bson.M{"password_changes": int64(1)}})
 }
 
 // update changes one user and its updated_at. The error is [ErrChanged] when
 // the filter matched none.
 func (s *Store) update(ctx context.Context, filter, set bson.M) error {
-	ctx, cancel := store.Context(context.WithoutCancel(ctx))
-	defer cancel()
+	return s.change(ctx, filter, bson.M{"$set": set})
+}
+
+// change is update for more than new values.
+func (s *Store) change(ctx context.Context, filter, update bson.M) error {
+	set, _ := update["$set"].(bson.M)
+	if set == nil {
+		set = bson.M{}
+		update["$set"] = set
+	}
 	if set["updated_at"] == nil {
 		set["updated_at"] = s.nextUpdate(time.Time{})
 	}
-	res, err := s.users.UpdateOne(ctx, filter, bson.M{"$set": set})
+	ctx, cancel := store.Context(context.WithoutCancel(ctx))
+	defer cancel()
+	res, err := s.users.UpdateOne(ctx, filter, update)
 	if err != nil {
 		return store.Error("change the user", err)
 	}

@@ -6,17 +6,16 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
-	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 )
 
 // NormalizeEmail returns the form of an address by which it is compared: the
-// local part in Unicode NFKC without case, the domain as IDNA A-labels
-// (RFC 5891). Applied twice it changes nothing.
+// local part in lower case, the domain as IDNA A-labels (RFC 5891). Applied twice it
+// changes nothing, and no two addresses that differ in more than case have one form.
 //
-// The error is a [FieldError] for anything that is not exactly one address:
-// lists, display names, quoted local parts, address literals, spaces and
-// control characters.
+// The error is a [FieldError] for anything that is not exactly one address: lists,
+// display names, quoted local parts, address literals, spaces and control characters,
+// and for a local part with characters that Unicode takes for others.
 func NormalizeEmail(email string) (string, error) {
 	if len(email) > 254 || !utf8.ValidString(email) {
 		return "", invalid("email", "must be one e-mail address of at most 254 bytes")
@@ -30,13 +29,18 @@ func NormalizeEmail(email string) (string, error) {
 	if !ok || strings.Contains(domain, "@") {
 		return "", invalid("email", "must have the form name@domain")
 	}
-	local = foldLocal(local)
+	// A letter that is another one for NFKC, the Kelvin sign or a wide letter, can be
+	// another mailbox, whose owner would have the account of this one.
+	if norm.NFD.IsNormalString(local) {
+		local = norm.NFC.String(local) // the same letters, as some systems write them
+	}
+	folded := strings.Map(lower, local)
+	if norm.NFKC.String(local) != local || norm.NFKC.String(folded) != folded {
+		return "", invalid("email", "the part before @ holds a character that is not allowed")
+	}
+	local = folded
 	if local == "" || len(local) > 64 || strings.HasPrefix(local, ".") || strings.HasSuffix(local, ".") || strings.Contains(local, "..") {
 		return "", invalid("email", "the part before @ must have 1 to 64 bytes and no leading, trailing or double dot")
-	}
-	// NFKC can turn one character into several, among them those refused above.
-	if strings.ContainsAny(local, "\"(),:;<>[\\]@ ") {
-		return "", invalid("email", "the part before @ holds a character that is not allowed")
 	}
 	ascii, err := idna.Lookup.ToASCII(domain)
 	if err != nil || ascii == "" || len(ascii) > 253 || strings.HasSuffix(ascii, ".") || strings.HasPrefix(ascii, ".") || strings.Contains(ascii, "..") {
@@ -45,15 +49,11 @@ func NormalizeEmail(email string) (string, error) {
 	return local + "@" + strings.ToLower(ascii), nil
 }
 
-// foldLocal repeats until nothing changes: folding can leave what NFKC composes
-// and the other way round.
-func foldLocal(s string) string {
-	for range 4 {
-		next := norm.NFKC.String(cases.Fold().String(norm.NFKC.String(s)))
-		if next == s {
-			return s
-		}
-		s = next
+// lower is r in lower case, where that is r and nothing else in lower case: a dotless or
+// dotted i of Turkish and a sharp s are letters of their own, and so mailboxes.
+func lower(r rune) rune {
+	if l := unicode.ToLower(r); unicode.ToUpper(l) == r {
+		return l
 	}
-	return ""
+	return r
 }

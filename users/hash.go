@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/text/unicode/norm"
@@ -42,6 +41,9 @@ type HasherConfig struct {
 	// Peppers are the peppers, newest first: the first goes into new hashes, all
 	// verify. Without one, hashes are keyed with a constant.
 	Peppers []Pepper
+	// Foreign verify hashes of other systems besides those that [Store.Import]
+	// lists. They are asked first, in this order. Default none.
+	Foreign []HashVerifier
 	// OnHash is called for each hash that is computed. Default none.
 	OnHash func()
 }
@@ -51,8 +53,9 @@ type HasherConfig struct {
 //
 // A hash is bcrypt over base64(HMAC-SHA-384(pepper, NFC(password))), 64 bytes
 // without NUL: bcrypt alone stops at 72 bytes and repeats at NUL. It is stored
-// as "$mandate$p=<pepper>$<bcrypt>". Plain bcrypt hashes ("$2a$", "$2b$",
-// "$2y$") are verified, never made.
+// as "$mandate$p=<pepper>$<bcrypt>". Hashes of other systems are verified, never
+// made: plain bcrypt, argon2, scrypt, PBKDF2, and what [HasherConfig] adds. Each takes
+// 256 MiB of memory at most, so that all together take Slots times that.
 type Hasher struct {
 	config  HasherConfig
 	slots   chan struct{}
@@ -60,8 +63,14 @@ type Hasher struct {
 	peppers map[string]secret.Value
 }
 
+// maxCost is the greatest cost that is computed: about a minute of a processor.
+const maxCost = 20
+
 // noPepper is the id and the key where no pepper is configured.
 const noPepper = "0"
+
+// ownPrefix begins every hash that is made here.
+const ownPrefix = "$mandate$p="
 
 var pepperID = regexp.MustCompile(`^[A-Za-z0-9]{1,16}$`)
 
@@ -151,12 +160,12 @@ func (h *Hasher) hash(cost int, password string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("hash the password: %w", err)
 	}
-	return "$mandate$p=" + id + string(raw), nil
+	return ownPrefix + id + string(raw), nil
 }
 
 // dummy returns a hash that no password matches.
 func (h *Hasher) dummy(cost int) (string, error) {
-	if cost < bcrypt.MinCost || cost > 20 {
+	if cost < bcrypt.MinCost || cost > maxCost {
 		return "", fmt.Errorf("bcrypt cost %d is out of range", cost)
 	}
 	return h.hash(cost, string(secret.Random(32).Reveal()))
@@ -172,36 +181,36 @@ func (h *Hasher) prehash(id, password string) []byte {
 }
 
 // Verify reports whether password is the one that stored was made of. It costs
-// exactly one hash, whatever is wrong.
+// exactly one hash, whatever is wrong with the password.
+//
+// That of another system costs what it costs there, not what the others do: until
+// its first sign-in, whoever measures can tell such an account from others. To add
+// a second hash would hide nothing (it would only be slower still), and to delay
+// everybody by the costliest would double the price of every attack. See
+// [Store.Import].
 func (h *Hasher) Verify(ctx context.Context, stored, password string) (bool, error) {
 	if err := h.acquire(ctx); err != nil {
 		return false, err
 	}
 	defer h.release()
 	h.config.OnHash()
+	if !strings.HasPrefix(stored, ownPrefix) {
+		return h.verifyForeign(ctx, stored, password)
+	}
 	id, raw, ok := h.split(stored)
 	if !ok {
 		return false, errors.New("a stored password hash has an unknown form or pepper")
 	}
-	if id != "" {
-		return bcrypt.CompareHashAndPassword([]byte(raw), h.prehash(id, password)) == nil, nil
-	}
-	// A plain hash knows 72 bytes, and stops or repeats at NUL: what it cannot
-	// know whole does not match, after the same work.
-	text := norm.NFC.String(password)
-	match := bcrypt.CompareHashAndPassword([]byte(raw), []byte(text[:min(len(text), 72)])) == nil
-	return match && len(text) <= 72 && utf8.ValidString(text) && !strings.ContainsRune(text, 0), nil
+	return bcrypt.CompareHashAndPassword([]byte(raw), h.prehash(id, password)) == nil, nil
 }
 
-// split returns the pepper's id, "" for a plain hash, and the bcrypt hash.
+// split returns the pepper's id and the bcrypt hash of a hash that was made here.
 func (h *Hasher) split(stored string) (id, raw string, ok bool) {
-	rest, ours := strings.CutPrefix(stored, "$mandate$p=")
-	if !ours {
-		plain := strings.HasPrefix(stored, "$2a$") || strings.HasPrefix(stored, "$2b$") || strings.HasPrefix(stored, "$2y$")
-		return "", stored, plain
-	}
+	rest, ours := strings.CutPrefix(stored, ownPrefix)
 	id, raw, found := strings.Cut(rest, "$")
-	return id, "$" + raw, found && h.peppers[id].Len() > 0
+	raw = "$" + raw
+	cost, err := bcrypt.Cost([]byte(raw))
+	return id, raw, ours && found && h.peppers[id].Len() > 0 && err == nil && cost <= maxCost
 }
 
 // NeedsRehash reports whether stored was made with another cost, pepper or

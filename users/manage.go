@@ -31,18 +31,8 @@ func (s *Store) ChangePassword(ctx context.Context, id string, c PasswordChange)
 	if err := s.checkNew(ctx, "new_password", c.New, r.EmailNorm); err != nil {
 		return err
 	}
-	counted := s.identifierID(r.EmailNorm)
-	if r.EmailNorm == "" {
-		counted = s.identifierID("user/" + r.ID)
-	}
-	if device := s.config.Devices.Verify(r.ID, c.DeviceToken); c.DeviceToken != "" && device != "" {
-		counted = s.deviceID(r.ID, device)
-	}
-	hash, err := s.check(ctx, counted, r, c.Current)
+	hash, err := s.reauthenticate(ctx, r, c.Current, c.DeviceToken)
 	if err != nil {
-		return err
-	}
-	if err := s.succeeded(ctx, counted); err != nil {
 		return err
 	}
 	if err := s.storePassword(ctx, id, hash, c.New); err != nil {
@@ -55,6 +45,33 @@ func (s *Store) ChangePassword(ctx context.Context, id string, c PasswordChange)
 	}
 	s.report(ctx, event.PasswordChanged, event.Success, id, "")
 	return nil
+}
+
+// Reauthenticate checks the current password of somebody who is signed in, before what
+// only the owner may do. The errors and the counting are those of ChangePassword.
+func (s *Store) Reauthenticate(ctx context.Context, id, current, deviceToken string) error {
+	r, err := s.read(ctx, bson.M{"_id": id, "app": s.config.App})
+	if err != nil {
+		return err
+	}
+	_, err = s.reauthenticate(ctx, r, current, deviceToken)
+	return err
+}
+
+// reauthenticate returns the hash that matched the current password.
+func (s *Store) reauthenticate(ctx context.Context, r *record, current, deviceToken string) (string, error) {
+	counted := s.identifierID(r.EmailNorm)
+	if r.EmailNorm == "" {
+		counted = s.identifierID("user/" + r.ID)
+	}
+	if device := s.config.Devices.Verify(r.ID, deviceToken); deviceToken != "" && device != "" {
+		counted = s.deviceID(r.ID, device)
+	}
+	hash, err := s.check(ctx, counted, r, current)
+	if err != nil {
+		return "", err
+	}
+	return hash, s.succeeded(ctx, counted)
 }
 
 // SetPassword gives the user a new password without the current one, for a

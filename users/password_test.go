@@ -215,9 +215,11 @@ func TestNormalizeEmail(t *testing.T) {
 	t.Parallel()
 	good := map[string]string{
 		"Ada@Example.COM":         "ada@example.com",
-		"straße@bücher.example":   "strasse@xn--bcher-kva.example",
+		"straße@bücher.example":   "straße@xn--bcher-kva.example",
 		"ADA@BÜCHER.example":      "ada@xn--bcher-kva.example",
-		"ａｄａ@example.com":         "ada@example.com",
+		"STRASSE@example.com":     "strasse@example.com",
+		"ΣΊΣΥΦΟΣ@example.com":     "σίσυφοσ@example.com",
+		"İstanbul@example.com":    "İstanbul@example.com",
 		"a.b+tag@sub.example.com": "a.b+tag@sub.example.com",
 		"o'brien@example.com":     "o'brien@example.com",
 		"cafe\u0301@example.com":  "café@example.com",
@@ -235,6 +237,8 @@ func TestNormalizeEmail(t *testing.T) {
 		"ada@example.com\r\nBcc: x@y", "\"ada x\"@example.com", "<ada@example.com>", "Ada <ada@example.com>", "ada@[127.0.0.1]",
 		".ada@example.com", "ada.@example.com", "a..b@example.com", "ada@example.com.", "ada@.example.com", "ada@exa mple.com",
 		"ada\x00@example.com", "ada@exam\u200bple.com\u202e", strings.Repeat("a", 65) + "@example.com", "a@" + strings.Repeat("b", 300), "ada@-x.example", "\xff@example.com",
+		// Letters that are others to Unicode can be other mailboxes.
+		"ａｄａ@example.com", "\u212Aate@example.com", "\u017Fam@example.com", "ﬀ@example.com", "①@example.com", "\u2126@example.com",
 	}
 	for _, in := range bad {
 		if got, err := users.NormalizeEmail(in); err == nil {

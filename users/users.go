@@ -32,6 +32,13 @@ var (
 	// ErrDisabled says that the account is disabled. It comes only after the
 	// right password.
 	ErrDisabled = errors.New("account disabled")
+	// ErrUnverified says that the app lets people in only once their address is
+	// verified. It comes only after the right password.
+	ErrUnverified = errors.New("e-mail address not verified")
+	// ErrLastCredential says that the account could not be signed in to any more.
+	ErrLastCredential = errors.New("last way to sign in")
+	// ErrLinkLimit says that the account has as many identities as it may have.
+	ErrLinkLimit = fmt.Errorf("an account has at most %d identities", MaxLinks)
 	// ErrChanged says that the account changed during a sign-in, which has to
 	// start again.
 	ErrChanged = errors.New("account changed meanwhile")
@@ -99,6 +106,14 @@ type record struct {
 	EmailNorm    string `bson:"email_norm,omitempty"`
 	PasswordHash string `bson:"password_hash,omitempty"`
 	DeviceHash   string `bson:"device_hash,omitempty"`
+	// Links are the identities of other providers that sign in here: see [LinkOf].
+	Links []string `bson:"links,omitempty"`
+	// PasswordChanges counts them: a hash that is renewed is the same password.
+	PasswordChanges int64 `bson:"password_changes,omitempty"`
+	// ResetStamp is the stamp that the last reset of the password was proved by.
+	ResetStamp string `bson:"reset_stamp,omitempty"`
+	// Owner counts how often the account has got another owner: see [Store.Reclaim].
+	Owner int64 `bson:"owner,omitempty"`
 }
 
 // SessionEnder ends the sessions of a user whose account changes.
@@ -106,6 +121,9 @@ type SessionEnder interface {
 	EndAll(ctx context.Context, userID, reason string) error
 	EndOthers(ctx context.Context, userID, keep, reason string) error
 	Forget(ctx context.Context, userID string) error
+	// Unprove notes that nobody has proved anything in the user's sessions: they live on,
+	// and are no recent sign-in.
+	Unprove(ctx context.Context, userID string) error
 }
 
 // RoleKeeper gives accounts what they may do.
@@ -115,6 +133,12 @@ type RoleKeeper interface {
 	// yet. The address is "" for an account without one, and trusted when the
 	// service itself has named it.
 	Welcome(ctx context.Context, userID, emailNorm string, trusted bool) error
+	// Verified gives an account what its address entitles it to. It is repeated when a
+	// call was not answered.
+	Verified(ctx context.Context, userID, emailNorm string) error
+	// Dispossess takes away what lets the owner of before act for the account, API keys
+	// and identities. The roles stay.
+	Dispossess(ctx context.Context, userID string) error
 	// Forget takes everything from an account that goes.
 	Forget(ctx context.Context, userID string) error
 }
@@ -152,6 +176,8 @@ type Config struct {
 	Sessions SessionEnder
 	// Roles gives new people and demo users their roles. Default none.
 	Roles RoleKeeper
+	// RequireVerified lets people in only once their address is verified.
+	RequireVerified bool
 	// KeepOtherSessions leaves the other sessions alive when the user changes
 	// the password.
 	KeepOtherSessions bool
@@ -282,17 +308,29 @@ func (s *Store) GetByEmail(ctx context.Context, email string) (*User, error) {
 	return &r.User, nil
 }
 
-// Active returns the kind of the user with the id. The error is [ErrNotFound]
-// or [ErrDisabled].
+// Active returns the kind of the user with the id. The error is [ErrNotFound],
+// [ErrDisabled] or [ErrUnverified].
 func (s *Store) Active(ctx context.Context, id string) (authz.Kind, error) {
 	r, err := s.read(ctx, bson.M{"_id": id, "app": s.config.App})
 	if err != nil {
 		return "", err
 	}
-	if r.Status != Active {
-		return "", ErrDisabled
+	if err := s.admissible(r); err != nil {
+		return "", err
 	}
 	return r.Kind, nil
+}
+
+// admissible says whether the account may be used: the same on every way in.
+func (s *Store) admissible(r *record) error {
+	switch {
+	case r.Status != Active:
+		return ErrDisabled
+	case s.config.RequireVerified && r.Kind == authz.KindHuman && !r.EmailVerified:
+		return ErrUnverified
+	default:
+		return nil
+	}
 }
 
 func (s *Store) read(ctx context.Context, filter bson.M) (*record, error) {

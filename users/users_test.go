@@ -49,6 +49,8 @@ func (e *ender) EndAll(_ context.Context, id, reason string) error {
 	return e.note("all " + id + " " + reason)
 }
 
+func (e *ender) Unprove(context.Context, string) error { return nil }
+
 func (e *ender) EndOthers(_ context.Context, id, keep, _ string) error {
 	return e.note("others " + id + " " + keep)
 }

@@ -11,6 +11,7 @@ import (
 	"go.mongodb.org/mongo-driver/event"
 
 	"github.com/mandate-auth/mandate/engine/audit"
+	"github.com/mandate-auth/mandate/mail"
 )
 
 // Commands records the commands that reach MongoDB, so that a test can count them
@@ -90,9 +91,11 @@ func NewCommand(raw bson.Raw) Command {
 }
 
 // Background reports whether the driver sent the command by itself, or the engine
-// to follow what other instances write, to record what has happened and to note when
-// a session or an API key was used: goroutines of theirs do that when it suits them.
-// The later batches of any query count as such: they do not say whose they are.
+// to follow what other instances write, to record what has happened, to note when a
+// session or an API key was used and to look for mail: goroutines of theirs do that
+// when it suits them. The later batches of any query count as such: they do not say
+// whose they are. What is asked to compose a mail does not: close the App.Outbox where
+// that is in the way.
 func (c Command) Background() bool {
 	switch c.Name {
 	case "getMore", "killCursors", "hello", "isMaster", "ping", "endSessions":
@@ -104,7 +107,11 @@ func (c Command) Background() bool {
 		return c.Collection == audit.Collection
 	case "update":
 		return c.Collection == audit.Collection || c.Raw.Lookup("updates", "0", "q", "last_seen_at").Type != 0 ||
-			c.Raw.Lookup("updates", "0", "u", "$set", "last_used_at").Type != 0
+			c.Raw.Lookup("updates", "0", "u", "$set", "last_used_at").Type != 0 || c.Collection == mail.Collection
+	case "findAndModify":
+		return c.Collection == mail.Collection
+	case "delete":
+		return c.Collection == mail.Collection && c.Raw.Lookup("deletes", "0", "q", "_id").Type != 0
 	case "find":
 		if c.Collection == audit.Collection { // other instances' chains, and whether a record has been stored
 			return c.Raw.Lookup("filter", "_id", "$ne").Type != 0 || c.Raw.Lookup("filter", "_id", "$in").Type != 0
@@ -123,6 +130,9 @@ func (c Command) Filters() []bson.Raw {
 		if d, ok := c.Raw.Lookup(name).DocumentOK(); ok {
 			out = append(out, d)
 		}
+	}
+	if d, ok := c.Raw.Lookup("pipeline", "0", "$match").DocumentOK(); ok {
+		out = append(out, d)
 	}
 	for _, list := range []string{"updates", "deletes"} {
 		values, ok := c.Raw.Lookup(list).ArrayOK()

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.mongodb.org/mongo-driver/bson"
+
 	"github.com/mandate-auth/mandate/engine/audit"
 	"github.com/mandate-auth/mandate/engine/enginetest"
 	"github.com/mandate-auth/mandate/engine/event"
@@ -57,5 +59,39 @@ func TestRecordingIsBackground(t *testing.T) {
 	}
 	if got := enginetest.Names(env.Commands.Foreground()); got != "find audit_events" {
 		t.Errorf("commands: %s", got)
+	}
+}
+
+// What looks for mail comes whenever it likes, what asks for some does not. Filters are
+// those of a count as well.
+func TestLookingForMailIsBackground(t *testing.T) {
+	t.Parallel()
+	command := func(d bson.D) enginetest.Command {
+		raw, err := bson.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return enginetest.NewCommand(raw)
+	}
+	id, app := bson.E{Key: "_id", Value: "mail_1"}, bson.E{Key: "app", Value: "test"}
+	for _, tt := range []struct {
+		command    bson.D
+		background bool
+	}{
+		{bson.D{{Key: "findAndModify", Value: "mail_outbox"}, {Key: "query", Value: bson.D{app}}}, true},
+		{bson.D{{Key: "update", Value: "mail_outbox"}, {Key: "updates", Value: bson.A{bson.D{{Key: "q", Value: bson.D{id, app}}}}}}, true},
+		{bson.D{{Key: "delete", Value: "mail_outbox"}, {Key: "deletes", Value: bson.A{bson.D{{Key: "q", Value: bson.D{id, app}}}}}}, true},
+		{bson.D{{Key: "delete", Value: "mail_outbox"}, {Key: "deletes", Value: bson.A{bson.D{{Key: "q", Value: bson.D{app}}}}}}, false},
+		{bson.D{{Key: "insert", Value: "mail_outbox"}}, false},
+		{bson.D{{Key: "find", Value: "mail_outbox"}, {Key: "filter", Value: bson.D{app}}}, false},
+		{bson.D{{Key: "findAndModify", Value: "onetime_tokens"}, {Key: "query", Value: bson.D{id}}}, false},
+	} {
+		if c := command(tt.command); c.Background() != tt.background {
+			t.Errorf("%s is background: %t", c, c.Background())
+		}
+	}
+	count := command(bson.D{{Key: "aggregate", Value: "x"}, {Key: "pipeline", Value: bson.A{bson.D{{Key: "$match", Value: bson.D{app}}}}}})
+	if f := count.Filters(); len(f) != 1 || f[0].Lookup("app").StringValue() != "test" {
+		t.Errorf("the filters are %s", f)
 	}
 }

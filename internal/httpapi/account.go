@@ -57,6 +57,9 @@ func (a *API) password(w http.ResponseWriter, r *http.Request) error {
 	if err := a.config.Users.ChangePassword(r.Context(), p.ID, c); err != nil {
 		return err
 	}
+	if a.config.Recovery != nil {
+		a.untold(r.Context(), "password_changed", a.config.Recovery.PasswordChanged(r.Context(), p.ID, a.from(r)))
+	}
 	nothing(w)
 	return nil
 }

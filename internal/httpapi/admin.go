@@ -27,6 +27,8 @@ type Administrator interface {
 	// MayActAs refuses, as those do, to hand out what would let the principal act as
 	// the subject, unless it may do all that the subject may.
 	MayActAs(ctx context.Context, by *authz.Principal, subject string) error
+	// MayAssign refuses so for a role that the principal may not give.
+	MayAssign(ctx context.Context, by *authz.Principal, role string) error
 	AssignedRoles(ctx context.Context, userID string) ([]string, error)
 	Roles(ctx context.Context, userID string) ([]string, error)
 }

@@ -25,6 +25,10 @@ import (
 	"github.com/mandate-auth/mandate/tokens/issuers"
 	"github.com/mandate-auth/mandate/tokens/oauth2"
 	"github.com/mandate-auth/mandate/users"
+	"github.com/mandate-auth/mandate/users/identity"
+	"github.com/mandate-auth/mandate/users/invitation"
+	"github.com/mandate-auth/mandate/users/recovery"
+	"github.com/mandate-auth/mandate/users/social"
 )
 
 // Transport says how clients may carry tokens.
@@ -65,6 +69,17 @@ type Config struct {
 	APIKeys *apikey.Store
 	Clients *oauth2.Store
 	Issuers *issuers.Set
+	// Recovery is nil where the app mails nothing, Invitations where nobody is invited,
+	// Social and Identities where it has no providers.
+	Recovery    *recovery.Service
+	Invitations *invitation.Store
+	Social      *social.Set
+	Identities  *identity.Store
+	// RedirectAfterLogin follows a sign-in by another provider that names nothing, or that
+	// fails.
+	RedirectAfterLogin string
+	// GuestSignedIn is told that a guest has signed in to another account. It may be nil.
+	GuestSignedIn func(ctx context.Context, guestID, userID string) error
 	// Authenticators recognise credentials of the service's own.
 	Authenticators []NamedAuthenticator
 	// NewKey looks for a signing key that another instance has made. Nil where keys
@@ -108,9 +123,13 @@ type Config struct {
 	UsersEnabled bool
 	// People switches registration and sign-in with a password.
 	People bool
-	// Registration admits registrations.
-	Registration bool
-	Guests, Demo bool
+	// Registration admits registrations, InviteOnly those of people who were invited.
+	Registration, InviteOnly bool
+	// RequireVerified lets people in only once their address is verified.
+	RequireVerified bool
+	// MagicLink and EmailCode switch sign-in by mail.
+	MagicLink, EmailCode bool
+	Guests, Demo         bool
 	// AllowGuests lets guests pass RequireUser.
 	AllowGuests bool
 	// Entry makes guards ask who may enter the app at all.
@@ -220,6 +239,11 @@ func (a *API) serve(rt *route, w http.ResponseWriter, r *http.Request) error {
 	if rt.machine {
 		return rt.serve(w, r)
 	}
+	// Before anybody is asked for: a client that holds its body back would be who it was
+	// when it began to send, whatever has ended since.
+	if err := buffer(w, r); err != nil {
+		return err
+	}
 	carries, err := a.carriesCookie(r)
 	if err != nil {
 		return err
@@ -265,6 +289,13 @@ func (a *API) report(ctx context.Context, kind event.Type, result event.Result, 
 
 // caller is who calls one of our own routes: guests included.
 func (a *API) caller(r *http.Request) (*authz.Principal, error) { return a.authenticate(r, false) }
+
+// stillSigned makes sure that the session of the caller lives after what was read of the
+// account: what a change of owner, or the owner, has ended since must not use it.
+func (a *API) stillSigned(ctx context.Context, p *authz.Principal) error {
+	_, err := a.config.Sessions.Check(ctx, p.ID, p.SessionID)
+	return err
+}
 
 // account is who calls a route that is about an account and its sessions: somebody
 // who has signed in here. Neither a machine nor a token of another issuer is that,

@@ -61,6 +61,10 @@ func (a *API) createAPIKey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := a.stillSigned(r.Context(), p); err != nil {
+		// Whoever has ended the session has ended the keys that there were, and not this one.
+		return errors.Join(err, a.config.APIKeys.Revoke(r.Context(), p.ID, created.APIKey.ID, "session_ended"))
+	}
 	write(w, http.StatusCreated, struct {
 		Key    string        `json:"key"`
 		APIKey apikey.APIKey `json:"api_key"`

@@ -28,16 +28,29 @@ const (
 // object with members of its own.
 type fields map[string]any
 
-// decode reads the body into the fields. JSON is taken strictly: exact names,
-// none unknown, none twice, no null, nothing after the end. An empty body is an
-// object without members.
-func decode(w http.ResponseWriter, r *http.Request, into fields) error {
+// buffer reads the body of a request that may have one.
+func buffer(w http.ResponseWriter, r *http.Request) error {
+	if safeMethod(r.Method) || r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
 			return refuse(CodeTooLarge)
 		}
+		return refuse(CodeInvalidRequest)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(raw))
+	return nil
+}
+
+// decode reads the body into the fields. JSON is taken strictly: exact names,
+// none unknown, none twice, no null, nothing after the end. An empty body is an
+// object without members.
+func decode(w http.ResponseWriter, r *http.Request, into fields) error {
+	raw, err := io.ReadAll(r.Body) // as buffer has bounded it
+	if err != nil {
 		return refuse(CodeInvalidRequest)
 	}
 	if len(raw) == 0 {

@@ -45,6 +45,12 @@ const (
 	LimitToken        = "token"
 	LimitTokenAddress = "token_address"
 	LimitAPIKeys      = "api_keys"
+	LimitMail         = "mail"
+	LimitMailAddress  = "mail_address"
+	LimitConsume      = "consume"
+	LimitOAuth        = "oauth"
+	LimitIdentities   = "identities"
+	LimitInvitations  = "invitations"
 )
 
 // limit counts an attempt against the rule and refuses what exceeds it. id, of who is

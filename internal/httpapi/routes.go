@@ -53,7 +53,41 @@ func (a *API) table() []route {
 		{method: http.MethodPost, path: "/admin/users/{id}/roles", enabled: accounts, serve: a.admin(ActionUsers, a.grantUserRole)},
 		{method: http.MethodDelete, path: "/admin/users/{id}/roles/{role}", enabled: accounts, serve: a.admin(ActionUsers, a.revokeUserRole)},
 	}
-	return slices.Concat(routes, a.machineRoutes(accounts), a.recordRoutes(accounts))
+	return slices.Concat(routes, a.mailRoutes(people), a.socialRoutes(people), a.machineRoutes(accounts), a.recordRoutes(accounts))
+}
+
+// mailRoutes are those of what is done by mail.
+func (a *API) mailRoutes(people bool) []route {
+	c := &a.config
+	mails, invitations := people && c.Recovery != nil, people && c.Invitations != nil
+	return []route{
+		{method: http.MethodPost, path: "/email/verify", enabled: mails, serve: a.verifyEmail},
+		{method: http.MethodPost, path: "/email/verify/send", enabled: mails, serve: a.sendVerification},
+		{method: http.MethodPost, path: "/password/forgot", enabled: mails, serve: a.forgotPassword},
+		{method: http.MethodPost, path: "/password/reset", enabled: mails, serve: a.resetPassword},
+		{method: http.MethodPost, path: "/email/change", enabled: mails, serve: a.changeEmail},
+		{method: http.MethodPost, path: "/email/change/confirm", enabled: mails, serve: a.confirmEmail},
+		{method: http.MethodPost, path: "/magic-link", enabled: mails && c.MagicLink, serve: a.sendMagicLink},
+		{method: http.MethodPost, path: "/magic-link/consume", enabled: mails && c.MagicLink, serve: a.consumeMagicLink},
+		{method: http.MethodPost, path: "/code", enabled: mails && c.EmailCode, serve: a.sendCode},
+		{method: http.MethodPost, path: "/code/consume", enabled: mails && c.EmailCode, serve: a.consumeCode},
+		{method: http.MethodGet, path: "/invitations", enabled: invitations, serve: a.admin(ActionUsers, a.listInvitations)},
+		{method: http.MethodPost, path: "/invitations", enabled: invitations, serve: a.admin(ActionUsers, a.createInvitation)},
+		{method: http.MethodDelete, path: "/invitations/{id}", enabled: invitations, serve: a.admin(ActionUsers, a.revokeInvitation)},
+	}
+}
+
+// socialRoutes are those of sign-in by other providers.
+func (a *API) socialRoutes(people bool) []route {
+	enabled := people && a.config.Social != nil
+	return []route{
+		{method: http.MethodGet, path: "/oauth/providers", enabled: enabled, serve: a.listProviders},
+		{method: http.MethodGet, path: "/oauth/{provider}/login", enabled: enabled, serve: a.beginOAuth},
+		{method: http.MethodGet, path: "/oauth/{provider}/callback", enabled: enabled, serve: a.finishOAuth},
+		{method: http.MethodGet, path: "/identities", enabled: enabled, serve: a.listIdentities},
+		{method: http.MethodPost, path: "/identities/{provider}", enabled: enabled, serve: a.beginLink},
+		{method: http.MethodDelete, path: "/identities", enabled: enabled, serve: a.unlink},
+	}
 }
 
 // machineRoutes are those of API keys and of OAuth 2.0.

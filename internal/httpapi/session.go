@@ -12,6 +12,7 @@ import (
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/sessions"
 	"github.com/mandate-auth/mandate/tokens"
+	"github.com/mandate-auth/mandate/users"
 )
 
 // refreshToken returns the refresh token of the request: of the body, or of the
@@ -161,10 +162,7 @@ func (a *API) SignIn(w http.ResponseWriter, r *http.Request, userID string) erro
 	if !a.cookieTransport() {
 		return errNoCookies
 	}
-	if err := a.endCookies(r, "replaced"); err != nil {
-		return err
-	}
-	g, err := a.Start(r.Context(), userID, nil, a.Device(r), false)
+	g, err := a.start(r.Context(), users.ProveByService(userID), a.Device(r), false, func() error { return a.endCookies(r, "replaced") })
 	if err != nil {
 		return err
 	}

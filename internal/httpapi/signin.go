@@ -3,14 +3,12 @@ package httpapi
 import (
 	"context"
 	"fmt"
-	"math"
 	"net/http"
 	"time"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/cookies"
 	"github.com/mandate-auth/mandate/engine/event"
-	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/sessions"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/users"
@@ -28,19 +26,8 @@ type Grant struct {
 	User    *users.User
 	Session *sessions.Issued
 	Access  *tokens.Issued
-}
-
-// answer is the body of a sign-in and of a refresh.
-type answer struct {
-	User             *users.User `json:"user,omitempty"`
-	DeviceID         string      `json:"device_id,omitempty"`
-	AccessToken      string      `json:"access_token,omitempty"`
-	RefreshToken     string      `json:"refresh_token,omitempty"`
-	TokenType        string      `json:"token_type,omitempty"`
-	ExpiresIn        int64       `json:"expires_in"`
-	RefreshExpiresAt time.Time   `json:"refresh_expires_at"`
-	RefreshExpiresIn int64       `json:"refresh_expires_in"`
-	DeviceToken      string      `json:"device_token,omitempty"`
+	// previous is the guest that the caller was until now, "" for none.
+	previous string
 }
 
 // options are what every sign-in can ask for.
@@ -90,39 +77,67 @@ func (a *API) register(w http.ResponseWriter, r *http.Request) error {
 	if !a.config.Registration {
 		return refuse(CodeRegistrationClosed)
 	}
-	var email, password string
-	var profile map[string]any
+	var n users.NewUser
+	var invited string
 	var o options
 	in := o.fields()
-	in["email"], in["password"], in["profile"] = &email, &password, &profile
+	in["email"], in["password"], in["profile"] = &n.Email, &n.Password, &n.Profile
+	if a.config.Invitations != nil {
+		in["invitation"] = &invited
+	}
 	if err := decode(w, r, in); err != nil {
 		return err
 	}
-	if err := required("email", email); err != nil {
+	if err := required("email", n.Email); err != nil && invited == "" {
 		return err
 	}
-	if err := required("password", password); err != nil {
+	if err := required("password", n.Password); err != nil {
 		return err
 	}
 	t, err := a.prepare(r, &o)
 	if err != nil {
 		return err
 	}
-	if err := a.limit(w, r, LimitRegister, "", identifierOf(email)); err != nil {
+	if err := a.limit(w, r, LimitRegister, "", identifierOf(n.Email)); err != nil {
 		return err
 	}
-	user, err := a.config.Users.Register(r.Context(), users.NewUser{Email: email, Password: password, Profile: profile})
+	n.Guest = a.guest(r)
+	proof, err := a.admitted(r, n, invited)
 	if err != nil {
 		return err
 	}
-	if err := a.replace(r, t); err != nil {
-		return err
+	if proof == nil {
+		write(w, http.StatusAccepted, struct{}{})
+		return nil
 	}
-	g, err := a.Start(r.Context(), user.ID, nil, a.device(r, o.deviceID, o.deviceName), o.remember)
+	g, err := a.start(r.Context(), proof, a.device(r, o.deviceID, o.deviceName), o.remember, func() error { return a.replace(r, t) })
 	if err != nil {
 		return err
 	}
 	return a.answer(w, r, http.StatusCreated, t, g, "")
+}
+
+// admitted registers somebody. The proof is nil when nobody may know yet whether there is
+// an account.
+func (a *API) admitted(r *http.Request, n users.NewUser, invited string) (*users.Proof, error) {
+	switch {
+	case invited != "":
+		_, proof, err := a.config.Invitations.Accept(r.Context(), invited, n)
+		return proof, err
+	case a.config.InviteOnly:
+		return nil, refuse(CodeRegistrationClosed)
+	case a.config.RequireVerified:
+		p, err := a.config.Users.Prepare(r.Context(), n)
+		if err != nil {
+			return nil, err
+		}
+		return nil, a.config.Recovery.Register(r.Context(), p, a.from(r))
+	}
+	_, proof, err := a.config.Users.SignUp(r.Context(), n)
+	if err == nil && a.config.Recovery != nil {
+		a.untold(r.Context(), "verify_email", a.config.Recovery.SendVerification(r.Context(), n.Email, a.from(r)))
+	}
+	return proof, err
 }
 
 func (a *API) login(w http.ResponseWriter, r *http.Request) error {
@@ -153,10 +168,17 @@ func (a *API) login(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	g, err := a.signIn(r.Context(), c, a.device(r, o.deviceID, o.deviceName), o.remember, func() error { return a.replace(r, t) })
+	guest, left := a.guest(r), ""
+	g, err := a.signIn(r.Context(), c, a.device(r, o.deviceID, o.deviceName), o.remember, func(userID string) (err error) { //nolint:contextcheck // the request's is the one that signIn has
+		if left, err = a.leaveGuest(r.Context(), guest, userID); err != nil {
+			return err
+		}
+		return a.replace(r, t)
+	})
 	if err != nil {
 		return err
 	}
+	g.previous = left
 	return a.answer(w, r, http.StatusOK, t, g, "")
 }
 
@@ -166,23 +188,25 @@ func (a *API) login(w http.ResponseWriter, r *http.Request) error {
 // epoch is still the same. Whoever disables the user or changes the password in
 // between makes it start again.
 func (a *API) Login(ctx context.Context, c users.Credentials, d sessions.Device, remember bool) (*Grant, error) {
-	return a.signIn(ctx, c, d, remember, func() error { return nil })
+	return a.signIn(ctx, c, d, remember, func(string) error { return nil })
 }
 
-// signIn is Login with something to be done once the password has been proved
-// and before the session begins.
-func (a *API) signIn(ctx context.Context, c users.Credentials, d sessions.Device, remember bool, proved func() error) (*Grant, error) {
+// signIn is Login with something to be done once it is certain who signs in, and before
+// the session begins.
+func (a *API) signIn(ctx context.Context, c users.Credentials, d sessions.Device, remember bool, certain func(userID string) error) (*Grant, error) {
 	var err error
 	for range signInAttempts {
 		var proof *users.Proof
 		if proof, err = a.config.Users.Authenticate(ctx, c); err != nil {
 			return nil, err
 		}
-		if err = proved(); err != nil {
-			return nil, err
-		}
 		var g *Grant
-		g, err = a.Start(ctx, proof.UserID(), proof, d, remember)
+		g, err = a.start(ctx, proof, d, remember, func() error {
+			if err := a.codesAnew(ctx, proof.UserID()); err != nil {
+				return err
+			}
+			return certain(proof.UserID())
+		})
 		if err == nil {
 			a.report(ctx, event.LoginSucceeded, event.Success, &authz.Principal{ID: g.User.ID, Kind: g.User.Kind}, "")
 		}
@@ -193,27 +217,46 @@ func (a *API) signIn(ctx context.Context, c users.Credentials, d sessions.Device
 	return nil, err
 }
 
-// Start begins a session of a user. Without a proof the user only has to be
-// active.
-func (a *API) Start(ctx context.Context, userID string, proof *users.Proof, d sessions.Device, remember bool) (*Grant, error) {
-	start, err := a.config.Sessions.Begin(ctx, userID)
+// codesAnew begins to count wrong codes anew, when the owner has come in by other means.
+func (a *API) codesAnew(ctx context.Context, userID string) error {
+	if !a.config.EmailCode {
+		return nil
+	}
+	return a.config.Users.ForgetWrongCodes(ctx, userID)
+}
+
+// StartUnproved begins a session of a user whom the service has identified by itself, and
+// who only has to be admissible.
+func (a *API) StartUnproved(ctx context.Context, userID string, d sessions.Device, remember bool) (*Grant, error) {
+	return a.start(ctx, users.ProveByService(userID), d, remember, nil)
+}
+
+// Start begins the session of somebody who has proved who they are.
+func (a *API) Start(ctx context.Context, proof *users.Proof, d sessions.Device, remember bool) (*Grant, error) {
+	return a.start(ctx, proof, d, remember, nil)
+}
+
+// start is Start with something to be done once the account has confirmed the proof. nil
+// does nothing.
+func (a *API) start(ctx context.Context, proof *users.Proof, d sessions.Device, remember bool, confirmed func() error) (*Grant, error) {
+	start, err := a.config.Sessions.Begin(ctx, proof.UserID())
 	if err != nil {
 		return nil, err
 	}
-	var user *users.User
-	if proof != nil {
-		user, err = a.config.Users.Confirm(ctx, proof)
-	} else if user, err = a.config.Users.Get(ctx, userID); err == nil && user.Status != users.Active {
-		err = users.ErrDisabled
-	}
+	user, err := a.config.Users.Confirm(ctx, proof)
 	if err != nil {
 		return nil, err
 	}
 	// Before the session: one that nobody can be given a token of would still take
 	// a place.
-	more, err := a.extras(ctx, userID)
+	more, err := a.extras(ctx, user.ID)
 	if err != nil {
 		return nil, err
+	}
+	if confirmed != nil {
+		if err := confirmed(); err != nil {
+			return nil, err
+		}
 	}
 	issued, err := a.config.Sessions.Create(ctx, start, sessions.CreateOptions{Kind: user.Kind, Device: d, Remember: remember})
 	if err != nil {
@@ -293,84 +336,19 @@ func (a *API) ofDevice(w http.ResponseWriter, r *http.Request, find func(context
 	if err := a.limit(w, r, LimitAnonymous, "", id); err != nil {
 		return err
 	}
-	user, err := find(r.Context(), id)
-	if err != nil {
-		return err
+	var g *Grant
+	for range signInAttempts {
+		var user *users.User
+		if user, err = find(r.Context(), id); err != nil {
+			return err
+		}
+		g, err = a.start(r.Context(), users.ProveByDevice(user, id), a.device(r, o.deviceID, o.deviceName), o.remember, func() error { return a.replace(r, t) })
+		if !is(err, users.ErrChanged) { // a guest who has become a person meanwhile: the device opens another
+			break
+		}
 	}
-	if err := a.replace(r, t); err != nil {
-		return err
-	}
-	g, err := a.Start(r.Context(), user.ID, nil, a.device(r, o.deviceID, o.deviceName), o.remember)
 	if err != nil {
 		return err
 	}
 	return a.answer(w, r, http.StatusOK, t, g, id)
-}
-
-// answer hands a sign-in to the client.
-func (a *API) answer(w http.ResponseWriter, r *http.Request, status int, t Transport, g *Grant, deviceID string) error {
-	out := a.tokens(g.Session, g.Access)
-	out.User, out.DeviceID = g.User, deviceID
-	device := ""
-	if g.User.Email != "" {
-		device = a.config.Devices.Issue(g.User.ID)
-	}
-	if t == TransportCookie {
-		if err := a.SetCookies(w, r, g.Session, g.Access, device); err != nil {
-			return err
-		}
-		out.AccessToken, out.RefreshToken, out.TokenType = "", "", ""
-	} else {
-		out.DeviceToken = device
-	}
-	write(w, status, out)
-	return nil
-}
-
-// replace ends the session that the browser had before a sign-in by cookie (ASVS
-// 7.2.4): its cookies are about to be overwritten, so nobody could sign it out
-// any more. Whoever had planted it is left with nothing. It comes before the new
-// session, which would push another device out of the limit otherwise.
-func (a *API) replace(r *http.Request, t Transport) error {
-	if t != TransportCookie {
-		return nil
-	}
-	return a.endCookies(r, "replaced")
-}
-
-func (a *API) tokens(s *sessions.Issued, access *tokens.Issued) *answer {
-	now := store.Time(a.config.Now())
-	return &answer{
-		AccessToken: access.Token, RefreshToken: s.RefreshToken, TokenType: "Bearer",
-		ExpiresIn:        int64(math.Ceil(access.TimeLeft(now).Seconds())),
-		RefreshExpiresAt: s.RefreshExpiresAt, RefreshExpiresIn: int64(math.Ceil(s.RefreshExpiresAt.Sub(now).Seconds())),
-	}
-}
-
-// SetCookies hands a session to a browser. Unless the sign-in asked to be
-// remembered the session's cookies end with the browser.
-func (a *API) SetCookies(w http.ResponseWriter, r *http.Request, s *sessions.Issued, access *tokens.Issued, device string) error {
-	secure := a.secure(r)
-	var accessEnds, refreshEnds time.Time
-	if s.Remember {
-		accessEnds, refreshEnds = access.ExpiresAt, s.RefreshExpiresAt
-	}
-	if err := a.config.Jar.Set(w, cookies.Access, secure, access.Token, accessEnds); err != nil {
-		return err
-	}
-	if err := a.config.Jar.Set(w, cookies.Refresh, secure, s.RefreshToken, refreshEnds); err != nil {
-		return err
-	}
-	if device == "" {
-		return nil
-	}
-	return a.config.Jar.Set(w, cookies.Device, secure, device, a.config.Now().Add(deviceLife))
-}
-
-// ClearCookies takes the session's cookies away. The device token stays: it is
-// what lets the owner in while others are locked out.
-func (a *API) ClearCookies(w http.ResponseWriter, r *http.Request) {
-	secure := a.secure(r)
-	a.config.Jar.Clear(w, cookies.Access, secure)
-	a.config.Jar.Clear(w, cookies.Refresh, secure)
 }

@@ -17,7 +17,7 @@ type node struct {
 	More        json.RawMessage `json:"additionalProperties"`
 	Default     json.RawMessage `json:"default"`
 	Description string          `json:"description"`
-	Enum        []string        `json:"enum"`
+	Enum        []any           `json:"enum"`
 	XType       string          `json:"x-type"`
 	Required    []string        `json:"required"`
 }
@@ -109,7 +109,11 @@ func typeOf(n *node) string {
 	case n.XType != "":
 		return n.XType
 	case len(n.Enum) > 0:
-		return "`" + strings.Join(n.Enum, "`, `") + "`"
+		words := make([]string, len(n.Enum))
+		for i, v := range n.Enum {
+			words[i] = fmt.Sprint(v)
+		}
+		return "`" + strings.Join(words, "`, `") + "`"
 	default:
 		return fmt.Sprint(n.Type)
 	}
