@@ -227,10 +227,16 @@ func TestLinksLeadSomewhere(t *testing.T) {
 func TestBlocksAreExamples(t *testing.T) {
 	t.Parallel()
 	source := ""
-	for _, name := range []string{"example_docs_test.go", "example_machines_test.go", "example_permissions_test.go", "example_readme_test.go"} {
-		source += read(t, "engine", name) + "\n"
+	for _, name := range []string{
+		"engine/example_docs_test.go", "engine/example_machines_test.go", "engine/example_permissions_test.go", "engine/example_readme_test.go",
+		"engine/example_signin_test.go", "mail/example_test.go",
+	} {
+		source += read(t, name) + "\n"
 	}
-	for _, name := range []string{"README.md", "docs/embedding.md", "docs/sessions.md", "docs/production.md", "docs/permissions.md", "docs/machines.md", "docs/operations.md"} {
+	for _, name := range []string{
+		"README.md", "docs/embedding.md", "docs/sessions.md", "docs/production.md", "docs/permissions.md", "docs/machines.md", "docs/operations.md",
+		"docs/sign-in.md", "docs/mail.md", "docs/coming-from-mdb-engine.md",
+	} {
 		doc := read(t, name)
 		if !strings.Contains(doc, "```go\n") {
 			t.Errorf("%s has no Go block", name)
@@ -271,7 +277,7 @@ func TestEventTypesAreDocumented(t *testing.T) {
 func TestManifestsOfGuidesAreValid(t *testing.T) {
 	t.Parallel()
 	variable := func(name string) (string, bool) { return "the value of the variable " + name, true }
-	for _, name := range []string{"README.md", "docs/permissions.md", "docs/machines.md", "docs/operations.md"} {
+	for _, name := range []string{"README.md", "docs/permissions.md", "docs/machines.md", "docs/operations.md", "docs/sign-in.md"} {
 		found := 0
 		for _, block := range strings.Split(read(t, name), "```json\n")[1:] {
 			block, _, _ = strings.Cut(block, "```")
