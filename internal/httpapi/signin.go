@@ -110,10 +110,18 @@ func (a *API) register(w http.ResponseWriter, r *http.Request) error {
 		write(w, http.StatusAccepted, struct{}{})
 		return nil
 	}
-	g, err := a.start(r.Context(), proof, a.device(r, o.deviceID, o.deviceName), o.remember, func() error { return a.replace(r, t) })
+	left := ""
+	g, err := a.start(r.Context(), proof, a.device(r, o.deviceID, o.deviceName), o.remember, func() (err error) { //nolint:contextcheck // the request's is the one that start has
+		// Who was invited may get an account that was there, and not the guest's.
+		if left, err = a.leaveGuest(r.Context(), n.Guest, proof.UserID()); err != nil {
+			return err
+		}
+		return a.replace(r, t)
+	})
 	if err != nil {
 		return err
 	}
+	g.previous = left
 	return a.answer(w, r, http.StatusCreated, t, g, "")
 }
 
