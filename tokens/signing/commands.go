@@ -215,7 +215,8 @@ type attempt struct {
 }
 
 // RefreshUnknown reads the keys again because of a token whose kid the current set
-// does not have, and reports whether the key is accepted now. It makes no keys.
+// does not have, and reports whether the key is accepted now, also by who follows
+// OnChange. It makes no keys.
 //
 // It reads at most once in two seconds, whatever it is asked, and never for a kid
 // that is known and dead or that is not one of the next: kids follow from the app's
@@ -224,23 +225,23 @@ type attempt struct {
 // share it. The error is that of the read, also of one just now that failed, or
 // [ErrTooSoon] for a kid that one just now did not find.
 func (s *Store) RefreshUnknown(ctx context.Context, kid string) (bool, error) {
-	if set := s.set.Load(); set.known[kid] || !s.mayBeNew(set, kid) {
+	if set := s.given.Load(); set.known[kid] || !s.mayBeNew(set, kid) {
 		return set.accepts(kid), nil
 	}
 	a, leads, err := s.join()
 	if err != nil {
-		if s.set.Load().accepts(kid) {
+		if s.given.Load().accepts(kid) {
 			return true, nil
 		}
 		return false, err
 	}
 	if leads {
 		s.lead(ctx, a)
-		return s.set.Load().accepts(kid), a.err
+		return s.given.Load().accepts(kid), a.err
 	}
 	select {
 	case <-a.done:
-		return s.set.Load().accepts(kid), a.err
+		return s.given.Load().accepts(kid), a.err
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}

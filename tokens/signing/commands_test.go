@@ -353,6 +353,41 @@ func nextKids(t *testing.T, n int) (kids []string) {
 }
 
 // Kids of keys that are not there cost one read in two seconds, however many come at once.
+// A key is known once OnChange has seen it: who verifies by what OnChange was given
+// would else find that the token means nothing, and not that it should ask again.
+func TestRefreshUnknownWaitsForOnChange(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	one := b.loaded(t)
+	var fresh string
+	var early error
+	var known bool
+	var two *signing.Store
+	two = b.loaded(t, func(c *signing.Config) {
+		c.OnChange = func(signing.Set) {
+			if fresh != "" {
+				known, early = two.RefreshUnknown(t.Context(), fresh)
+			}
+		}
+	})
+	// A look just now, so that the next is answered without one.
+	if known, err := two.RefreshUnknown(t.Context(), nextKids(t, 1)[0]); known || err != nil {
+		t.Fatalf("before there is a key: %t, %v", known, err)
+	}
+	info, err := one.RotateNow(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh = info.ID
+	load(t, two)
+	if known || !errors.Is(early, signing.ErrTooSoon) {
+		t.Errorf("while OnChange is called: %t, %v", known, early)
+	}
+	if known, err := two.RefreshUnknown(t.Context(), fresh); !known || err != nil {
+		t.Errorf("after it: %t, %v", known, err)
+	}
+}
+
 func TestRefreshUnknownIsBounded(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

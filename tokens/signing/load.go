@@ -204,6 +204,7 @@ func (s *Store) replace(set *Set) {
 	if s.config.OnChange != nil && !same {
 		s.config.OnChange(*set)
 	}
+	s.given.Store(set)
 }
 
 // settle writes down what the plan has found: that keys have stopped to sign, and

@@ -150,6 +150,7 @@ type Store struct {
 	config Config
 	coll   *mongo.Collection
 	set    atomic.Pointer[Set]
+	given  atomic.Pointer[Set] // the last set that OnChange has seen
 
 	turn    chan struct{}     // held by who loads or changes; the next two are under it
 	opened  map[string]opened // the keys of the last set, by kid
@@ -180,6 +181,7 @@ func New(db *mongo.Database, config Config) (*Store, error) {
 	config.Salt = slices.Clone(config.Salt)
 	s := &Store{config: config, coll: db.Collection(Collection), turn: make(chan struct{}, 1)}
 	s.set.Store(&Set{jwks: emptyKeySet})
+	s.given.Store(s.set.Load())
 	return s, nil
 }
 
