@@ -150,9 +150,15 @@ func pointerOf(location []string) string {
 // collect turns the leaves of the library's report into faults.
 func (p *parser) collect(e *jsonschema.ValidationError, root any) {
 	if k, name := e.ErrorKind.(*kind.PropertyNames); name {
-		// The library says it of the name, which is in no place of the document.
-		p.fault(pointerOf(e.InstanceLocation)+"/"+escape(k.Property), "", "is not a name that is allowed here: it must match %s",
-			rootSchema().at(pointerOf(e.InstanceLocation)).Names.Pattern)
+		// The library says it of the name, and gives a location that it overwrites while
+		// it goes on. The place of the rule in the schema tells which object it is.
+		_, place, _ := strings.Cut(e.SchemaURL, "#")
+		pointer := strings.ReplaceAll(strings.TrimSuffix(place, "/propertyNames"), "/properties/", "/")
+		says := "is not a name that is allowed here"
+		if s := rootSchema().at(pointer); s != nil && s.Names.Pattern != "" {
+			says += ": it must match " + s.Names.Pattern
+		}
+		p.fault(pointer+"/"+escape(k.Property), "", "%s", says)
 		return
 	}
 	if len(e.Causes) > 0 {

@@ -75,6 +75,17 @@ func TestSignInFaults(t *testing.T) {
 	}
 }
 
+// The fault is at the name in whatever order the keys are looked at.
+func TestBadNamesAreFoundInAnyOrder(t *testing.T) {
+	t.Parallel()
+	for range 200 {
+		list := faults(t, `{"slug":"shop","public_url":"https://shop.example","auth":{"oauth":{"providers":{"Acme":{"issuer":"https://acme.example","client_id":"a","client_secret":"b"}}}}}`)
+		if len(list) == 0 || list[0].Pointer != "/auth/oauth/providers/Acme" {
+			t.Fatalf("got %v", list)
+		}
+	}
+}
+
 // allow_registration is written as it is read, and decides about create_users unless
 // that is said.
 func TestRegistration(t *testing.T) {
