@@ -9,12 +9,11 @@ import (
 	"mime"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/mandate-auth/mandate/authz"
+	"github.com/mandate-auth/mandate/internal/strictjson"
 )
 
 const (
@@ -77,48 +76,11 @@ func parseBody(raw []byte, into fields) error {
 		bad.Detail = "There is something after the end of the JSON body."
 		return bad
 	}
-	if !paired(raw) {
+	if !strictjson.Paired(raw) {
 		bad.Detail = "The body holds half of a surrogate pair."
 		return bad
 	}
 	return assign(raw, into)
-}
-
-// paired reports whether every surrogate that valid JSON escapes has its other
-// half (RFC 8259 section 8.2). The decoder would turn each half into U+FFFD, so
-// that passwords that differ would become the same.
-func paired(raw []byte) bool {
-	for i := 0; i < len(raw); i++ {
-		if raw[i] != '\\' {
-			continue
-		}
-		i++ // a backslash of valid JSON stands in a string, before something
-		if raw[i] != 'u' {
-			continue
-		}
-		first := escaped(raw[i-1:])
-		i += 4
-		if !utf16.IsSurrogate(first) {
-			continue
-		}
-		if utf16.DecodeRune(first, escaped(raw[i+1:])) == utf8.RuneError {
-			return false
-		}
-		i += 6
-	}
-	return true
-}
-
-// escaped returns the value of the \uXXXX that raw begins with, -1 without one.
-func escaped(raw []byte) rune {
-	if len(raw) < 6 || raw[0] != '\\' || raw[1] != 'u' {
-		return -1
-	}
-	v, err := strconv.ParseInt(string(raw[2:6]), 16, 32)
-	if err != nil {
-		return -1
-	}
-	return rune(v)
 }
 
 // isJSON reports whether the content type is JSON in UTF-8.

@@ -31,7 +31,7 @@ func Check(raw []byte, depth int) error {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("has something after its end")
 	}
-	if !paired(raw) {
+	if !Paired(raw) {
 		return errors.New("holds half of a surrogate pair")
 	}
 	return nil
@@ -95,10 +95,10 @@ func syntax(err error) error {
 	return errors.New("is not valid JSON")
 }
 
-// paired reports whether every surrogate that valid JSON escapes has its other
-// half (RFC 8259 section 8.2). The decoder would turn each half into U+FFFD, so
-// that texts that differ would become the same.
-func paired(raw []byte) bool {
+// Paired reports whether every surrogate that raw, which must be valid JSON, escapes
+// has its other half (RFC 8259 section 8.2). The decoder would turn each half into
+// U+FFFD, so that texts that differ, such as passwords, would become the same.
+func Paired(raw []byte) bool {
 	for i := 0; i < len(raw); i++ {
 		if raw[i] != '\\' {
 			continue
