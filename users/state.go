@@ -47,11 +47,7 @@ func (s *Store) State(ctx context.Context, id string) (*State, error) {
 // StateByEmail returns the state of the user with the address, however it is spelt.
 // The error is [ErrNotFound], or a [FieldError] for a text that is no address.
 func (s *Store) StateByEmail(ctx context.Context, email string) (*State, error) {
-	norm, err := NormalizeEmail(email)
-	if err != nil {
-		return nil, err
-	}
-	r, err := s.read(ctx, bson.M{"app": s.config.App, "email_norm": norm})
+	r, err := s.readByEmail(ctx, email)
 	if err != nil {
 		return nil, err
 	}

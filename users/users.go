@@ -297,15 +297,19 @@ func (s *Store) Get(ctx context.Context, id string) (*User, error) {
 // GetByEmail returns the user with the address, however it is spelt. The error
 // is [ErrNotFound], or a [FieldError] for a text that is no address.
 func (s *Store) GetByEmail(ctx context.Context, email string) (*User, error) {
-	norm, err := NormalizeEmail(email)
-	if err != nil {
-		return nil, err
-	}
-	r, err := s.read(ctx, bson.M{"app": s.config.App, "email_norm": norm})
+	r, err := s.readByEmail(ctx, email)
 	if err != nil {
 		return nil, err
 	}
 	return &r.User, nil
+}
+
+func (s *Store) readByEmail(ctx context.Context, email string) (*record, error) {
+	norm, err := NormalizeEmail(email)
+	if err != nil {
+		return nil, err
+	}
+	return s.read(ctx, bson.M{"app": s.config.App, "email_norm": norm})
 }
 
 // Active returns the kind of the user with the id. The error is [ErrNotFound],
