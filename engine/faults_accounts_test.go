@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/mandate-auth/mandate/tokens/onetime"
@@ -178,16 +179,29 @@ func oneTimeCalls() []operation {
 }
 
 func oneTimeCounts() []operation {
+	quota := func(p *point) onetime.Quota {
+		return onetime.Quota{Purpose: toTest, Subject: p.id, Limit: 2, Window: time.Hour}
+	}
+	spend := func(p *point) error {
+		ok, err := p.app.OneTime().Spend(p.ctx, quota(p), p.id)
+		if err == nil && !ok {
+			p.errorf("a quota with room has none")
+		}
+		return err
+	}
+	spentOnce := func(p *point, _ outcome) {
+		for i, want := range []bool{true, true, false} {
+			seed := p.id + strings.Repeat("'", i)
+			if ok, err := p.healthy.app.OneTime().Spend(p.ctx, quota(p), seed); err != nil || ok != want {
+				p.errorf("the spending %d: %t, %v", i, ok, err)
+			}
+		}
+	}
 	return []operation{
+		{name: "OneTime.Spend", call: call(spend), settled: spentOnce},
 		{
-			name: "OneTime.Recent", prepare: aToken,
-			call: call(func(p *point) error {
-				n, err := p.app.OneTime().Recent(p.ctx, p.id, time.Now().Add(-time.Hour), 5, toTest)
-				if err == nil && n != 2 {
-					p.errorf("%d tokens, want 2", n)
-				}
-				return err
-			}),
+			name: "OneTime.Spend: again", steps: 2, prepare: func(p *point) { _, err := p.healthy.app.OneTime().Spend(p.ctx, quota(p), p.id); p.must(err) },
+			call: call(spend), settled: spentOnce,
 		},
 		{
 			name: "OneTime.Claim", prepare: aToken,

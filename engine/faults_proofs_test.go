@@ -2,10 +2,8 @@ package engine_test
 
 import (
 	"net/http"
-	"time"
 
 	"github.com/mandate-auth/mandate/engine"
-	"github.com/mandate-auth/mandate/tokens/onetime"
 	"github.com/mandate-auth/mandate/users"
 	"github.com/mandate-auth/mandate/users/recovery"
 )
@@ -141,19 +139,6 @@ func proofCalls() []operation {
 			name:    "Sessions.Unprove",
 			call:    call(func(p *point) error { return p.app.Sessions().Unprove(p.ctx, p.id) }),
 			settled: func(p *point, _ outcome) { p.unproved(p.first); p.unproved(p.second) },
-		},
-		{
-			name: "OneTime.Issued", prepare: func(p *point) {
-				_, err := p.healthy.app.OneTime().Issue(p.ctx, onetime.NewToken{Purpose: toTest, Subject: p.id, Seed: p.id, TTL: time.Hour})
-				p.must(err)
-			},
-			call: call(func(p *point) error {
-				issued, err := p.app.OneTime().Issued(p.ctx, toTest, p.id)
-				if err == nil && !issued {
-					p.errorf("a token that was issued is none")
-				}
-				return err
-			}),
 		},
 	}
 }

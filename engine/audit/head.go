@@ -212,9 +212,7 @@ func (t *Trail) storeHead(ctx context.Context, c *chain, closed bool) error {
 
 // finish ends the chain in order, and what cannot be written any more is lost.
 func (t *Trail) finish(ctx context.Context, reported uint64) {
-	if t.dropped.Load() > reported && ctx.Err() == nil {
-		_ = t.write(ctx, nil, reported)
-	}
+	t.sayLost(ctx, reported)
 	if t.chain == nil {
 		return
 	}

@@ -120,6 +120,7 @@ func (t *Trail) add(r Record) error {
 	}
 	if err := t.queue.put(e); err != nil {
 		t.lost(1, err)
+		signal(t.queue.wake) // it may have looked for losses just before this one
 		return err
 	}
 	if e.done == nil {

@@ -226,7 +226,7 @@ func (t *Trail) Stats() Stats {
 func (t *Trail) Dropped() uint64 { return t.dropped.Load() }
 
 // Flush returns once everything recorded before is stored, and covered by the
-// chain's head.
+// chain's head. What was lost until then is recorded as well.
 func (t *Trail) Flush(ctx context.Context) error { return t.ask(ctx, markFlush) }
 
 // Checkpoint does what Flush does and witnesses the app's other chains first. It

@@ -92,6 +92,7 @@ func (t *Trail) drain(ctx context.Context, reported uint64) (after uint64, more 
 	for rest := taken; len(rest) > 0; {
 		n := 1
 		if rest[0].mark != markNone {
+			reported = t.sayLost(ctx, reported)
 			rest[0].answer(t.obey(ctx, rest[0].mark))
 		} else {
 			n = records(rest, t.config.Batch)
@@ -101,7 +102,20 @@ func (t *Trail) drain(ctx context.Context, reported uint64) (after uint64, more 
 		t.queue.progress(n)
 	}
 	t.queue.settle(taken)
+	// What was lost after the last of these had been sealed is recorded with what
+	// comes next; where nothing does, nobody would learn of it.
+	if t.queue.waiting() == 0 {
+		reported = t.sayLost(ctx, reported)
+	}
 	return reported, len(taken) > 0
+}
+
+// sayLost records losses that the trail has not recorded yet, as write does.
+func (t *Trail) sayLost(ctx context.Context, reported uint64) uint64 {
+	if t.dropped.Load() == reported || ctx.Err() != nil {
+		return reported
+	}
+	return t.write(ctx, nil, reported)
 }
 
 // records returns how many entries, at most limit, come before the first mark.

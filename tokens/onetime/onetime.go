@@ -1,6 +1,7 @@
 // Package onetime keeps what works once: tokens that are mailed, codes that are
-// typed in, and marks that say that something was used. One conditional write
-// decides who uses it, whatever else happens at the same time.
+// typed in, marks that say that something was used, and quotas of how often such
+// things may be asked for. One conditional write decides who uses it, whatever else
+// happens at the same time.
 //
 // A token has 256 random bits and is stored as its SHA-256 alone (OWASP Forgot
 // Password Cheat Sheet). Each belongs to one app and one purpose, ends by itself,

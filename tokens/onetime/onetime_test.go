@@ -244,28 +244,6 @@ func TestRevoke(t *testing.T) {
 	wantInvalid(t, "revoked with all purposes", err)
 }
 
-// Tokens are counted since a time, up to a limit.
-func TestRecent(t *testing.T) {
-	t.Parallel()
-	f := setup(t)
-	for range 4 {
-		f.issue(t, reset, "usr_1")
-	}
-	f.issue(t, verify, "usr_1")
-	f.issue(t, reset, "usr_2")
-	since := f.clock.now().Add(-time.Minute)
-	for _, c := range []struct {
-		limit    int
-		since    time.Time
-		purposes []onetime.Purpose
-		want     int
-	}{{10, since, []onetime.Purpose{reset}, 4}, {3, since, []onetime.Purpose{reset}, 3}, {10, since, []onetime.Purpose{reset, verify}, 5}, {10, f.clock.now(), []onetime.Purpose{reset}, 0}} {
-		if n, err := f.Recent(t.Context(), "usr_1", c.since, c.limit, c.purposes...); err != nil || n != c.want {
-			t.Errorf("%+v: %d, %v", c, n, err)
-		}
-	}
-}
-
 // A token of a seed is made again as it was, and is no other app's or purpose's.
 func TestSeed(t *testing.T) {
 	t.Parallel()
@@ -329,36 +307,5 @@ func TestUnavailable(t *testing.T) {
 	}
 	if _, err := f.Issue(ctx, onetime.NewToken{Purpose: reset, Subject: "usr_1", TTL: time.Hour}); !errors.Is(err, context.Canceled) {
 		t.Errorf("issue: %v", err)
-	}
-}
-
-// Whether a token of a seed was made is known, used or not, of its own app and purpose.
-func TestIssued(t *testing.T) {
-	t.Parallel()
-	f := setup(t)
-	ctx := t.Context()
-	issued := func(s *onetime.Store, purpose onetime.Purpose, seed string) bool {
-		t.Helper()
-		ok, err := s.Issued(ctx, purpose, seed)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return ok
-	}
-	if issued(f.Store, reset, "mail_1") {
-		t.Error("issued before it was")
-	}
-	text, err := f.Issue(ctx, onetime.NewToken{Purpose: reset, Subject: "usr_1", TTL: time.Hour, Seed: "mail_1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !issued(f.Store, reset, "mail_1") || issued(f.Store, verify, "mail_1") || issued(f.Store, reset, "mail_2") || issued(f.store(t, "blog"), reset, "mail_1") {
-		t.Error("the token of another seed, purpose or app counts")
-	}
-	if _, err := f.Consume(ctx, reset, text); err != nil {
-		t.Fatal(err)
-	}
-	if !issued(f.Store, reset, "mail_1") {
-		t.Error("a used one does not count")
 	}
 }

@@ -8,7 +8,6 @@ import (
 
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo"
-	"go.mongodb.org/mongo-driver/mongo/options"
 
 	"github.com/mandate-auth/mandate/internal/base62"
 	"github.com/mandate-auth/mandate/internal/store"
@@ -123,35 +122,6 @@ func (s *Store) Revoke(ctx context.Context, subject string, purposes ...Purpose)
 	defer cancel()
 	_, err := s.coll.DeleteMany(ctx, filter)
 	return store.Error("end one-time tokens", err)
-}
-
-// Recent returns how many tokens of the purposes were issued about the subject since
-// a time, counting to limit at most.
-func (s *Store) Recent(ctx context.Context, subject string, since time.Time, limit int, purposes ...Purpose) (int, error) {
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	cursor, err := s.coll.Find(ctx, bson.M{
-		"app": s.config.App, "subject": subject, "purpose": bson.M{"$in": purposes}, "created_at": bson.M{"$gt": since},
-	}, options.Find().SetProjection(bson.M{"_id": 1}).SetLimit(int64(limit)))
-	if err != nil {
-		return 0, store.Error("count one-time tokens", err)
-	}
-	var found []bson.Raw
-	err = cursor.All(ctx, &found)
-	return len(found), store.Error("count one-time tokens", err)
-}
-
-// Issued reports whether the token of the purpose that follows from the seed was made,
-// used or not, and is not forgotten yet.
-func (s *Store) Issued(ctx context.Context, purpose Purpose, seed string) (bool, error) {
-	ids := bson.A{}
-	for _, k := range s.config.Keys.All(keys.OneTime) {
-		ids = append(ids, digest(seeded(k, purpose, seed)))
-	}
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	n, err := s.coll.CountDocuments(ctx, bson.M{"app": s.config.App, "_id": bson.M{"$in": ids}}, options.Count().SetLimit(1))
-	return n > 0, store.Error("look for a one-time token", err)
 }
 
 // seeded is the token that follows from the seed under the key.

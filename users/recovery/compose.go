@@ -128,37 +128,20 @@ func (s *Service) find(ctx context.Context, job *mail.Job) (*users.State, error)
 const everywhere = 4
 
 // admit reports whether the subject, an account or an address, may be mailed one more of
-// the purpose in this hour, on the wish of this network, and counts it. What counts are
-// tokens of their own, which nobody is given: those that are mailed are forgotten earlier
-// than in an hour. A job that is composed again, because it could not be sent, was counted
-// the first time.
+// the purpose in this hour, on the wish of this network, and counts it. A job that is
+// composed again, because it could not be sent, was counted the first time.
 func (s *Service) admit(ctx context.Context, job *mail.Job, subject string, purpose onetime.Purpose) (bool, error) {
-	for _, c := range []struct {
-		purpose onetime.Purpose
-		subject string
-		limit   int
-	}{
-		{"mailed_here/" + purpose, s.config.Tokens.Subject(subject + "|" + job.Data["network"]), s.config.PerHour},
-		{"mailed/" + purpose, subject, everywhere * s.config.PerHour},
+	here := s.config.Tokens.Subject(subject + "|" + job.Data["network"])
+	for _, q := range []onetime.Quota{
+		{Purpose: "mailed_here/" + purpose, Subject: here, Limit: s.config.PerHour},
+		{Purpose: "mailed/" + purpose, Subject: subject, Limit: everywhere * s.config.PerHour},
 	} {
-		if ok, err := s.count(ctx, job, c.subject, c.purpose, c.limit); !ok || err != nil {
+		q.Window = time.Hour
+		if ok, err := s.config.Tokens.Spend(ctx, q, job.ID); !ok || err != nil {
 			return false, err
 		}
 	}
 	return true, nil
-}
-
-// count is admit for one limit.
-func (s *Service) count(ctx context.Context, job *mail.Job, subject string, counted onetime.Purpose, limit int) (bool, error) {
-	n, err := s.config.Tokens.Recent(ctx, subject, s.config.Now().Add(-time.Hour), limit, counted)
-	if err != nil {
-		return false, err
-	}
-	if n >= limit {
-		return s.config.Tokens.Issued(ctx, counted, job.ID)
-	}
-	_, err = s.config.Tokens.Issue(ctx, onetime.NewToken{Purpose: counted, Subject: subject, TTL: time.Hour, Seed: job.ID})
-	return err == nil, err
 }
 
 // issue makes the token of a job and returns the link with it.
