@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/internal/strictjson"
@@ -62,22 +60,9 @@ func decode(w http.ResponseWriter, r *http.Request, into fields) error {
 }
 
 func parseBody(raw []byte, into fields) error {
-	bad := refuse(CodeInvalidJSON)
-	if !utf8.Valid(raw) {
-		bad.Detail = "The body is not valid UTF-8."
-		return bad
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if err := checkNames(dec, 0); err != nil {
-		bad.Detail = "The body is not valid JSON: " + strings.TrimPrefix(err.Error(), "json: ") + "."
-		return bad
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		bad.Detail = "There is something after the end of the JSON body."
-		return bad
-	}
-	if !strictjson.Paired(raw) {
-		bad.Detail = "The body holds half of a surrogate pair."
+	if err := strictjson.Check(raw, maxNesting); err != nil {
+		bad := refuse(CodeInvalidJSON)
+		bad.Detail = "The body " + err.Error() + "."
 		return bad
 	}
 	return assign(raw, into)
@@ -95,40 +80,6 @@ func isJSON(contentType string) bool {
 		}
 	}
 	return true
-}
-
-// checkNames walks one value and refuses a name that comes twice in an object.
-func checkNames(dec *json.Decoder, depth int) error {
-	if depth > maxNesting {
-		return fmt.Errorf("nested deeper than %d", maxNesting)
-	}
-	token, err := dec.Token()
-	if err != nil {
-		return err
-	}
-	delim, ok := token.(json.Delim)
-	if !ok {
-		return nil
-	}
-	seen := map[string]bool{}
-	for dec.More() {
-		if delim == '{' {
-			name, err := dec.Token()
-			if err != nil {
-				return err
-			}
-			text, ok := name.(string)
-			if !ok || seen[text] {
-				return fmt.Errorf("the name %q comes twice", clip(text, maxEcho))
-			}
-			seen[text] = true
-		}
-		if err := checkNames(dec, depth+1); err != nil {
-			return err
-		}
-	}
-	_, err = dec.Token()
-	return err
 }
 
 // assign puts the members of raw where they go. Everything that is wrong with

@@ -20,7 +20,6 @@ import (
 	"github.com/mandate-auth/mandate/cookies"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
-	"github.com/mandate-auth/mandate/internal/strictjson"
 	"github.com/mandate-auth/mandate/tokens"
 	"github.com/mandate-auth/mandate/users"
 )
@@ -186,16 +185,6 @@ func FuzzBody(f *testing.F) {
 	}
 	f.Add([]byte(`{"email":"\ud83d\ude00\\ud800"}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		if json.Valid(raw) && utf8.Valid(raw) && strictjson.Paired(raw) && !bytes.Contains(raw, []byte("\ufffd")) && !bytes.Contains(bytes.ToLower(raw), []byte(`\ufffd`)) {
-			var decoded any
-			again, err := []byte(nil), json.Unmarshal(raw, &decoded)
-			if err == nil {
-				again, err = json.Marshal(decoded)
-			}
-			if err == nil && bytes.Contains(again, []byte("\ufffd")) {
-				t.Errorf("%q: half a surrogate pair went through", raw)
-			}
-		}
 		var email, id string
 		var profile map[string]any
 		err := parseBody(raw, fields{"email": &email, "profile": &profile, "device": fields{"id": &id}})

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -21,20 +22,34 @@ const maxEcho = 100
 // Check reports what is wrong with raw as exactly one JSON value, nested at most
 // depth deep; nil means nothing. A value that is neither object nor list has depth 0.
 func Check(raw []byte, depth int) error {
-	if !utf8.Valid(raw) {
-		return errors.New("is not valid UTF-8")
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if err := walk(dec, depth); err != nil {
+	if _, err := Value(raw, depth, true); err != nil {
 		return err
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("has something after its end")
-	}
-	if !Paired(raw) {
+	if !paired(raw) {
 		return errors.New("holds half of a surrogate pair")
 	}
 	return nil
+}
+
+// Value reads raw as [Check] does, but for halves of surrogate pairs: they are in names
+// that other programs have cut off, and become U+FFFD. Numbers are float64, or where
+// they are to be exact json.Number: as float64 two long ones may be the same.
+func Value(raw []byte, depth int, exact bool) (any, error) {
+	if !utf8.Valid(raw) {
+		return nil, errors.New("is not valid UTF-8")
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if exact {
+		dec.UseNumber()
+	}
+	value, err := read(dec, depth)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("has something after its end")
+	}
+	return value, nil
 }
 
 // Object returns the members of raw, which must be an object that passes [Check].
@@ -49,38 +64,55 @@ func Object(raw []byte, depth int) (map[string]json.RawMessage, error) {
 	return members, nil
 }
 
-// walk reads one value and refuses a name that comes twice in an object.
-func walk(dec *json.Decoder, depth int) error {
+// read reads one value and refuses a name that comes twice in an object.
+func read(dec *json.Decoder, depth int) (any, error) {
 	token, err := dec.Token()
 	if err != nil {
-		return syntax(err)
+		return nil, syntax(err)
 	}
 	delim, ok := token.(json.Delim)
-	if !ok {
-		return nil
+	switch {
+	case !ok:
+		return token, nil
+	case depth == 0:
+		return nil, errors.New("is nested too deep")
+	case delim == '{':
+		return readObject(dec, depth-1)
+	default:
+		return readList(dec, depth-1)
 	}
-	if depth == 0 {
-		return errors.New("is nested too deep")
-	}
-	seen := map[string]bool{}
+}
+
+func readObject(dec *json.Decoder, depth int) (map[string]any, error) {
+	members := map[string]any{}
 	for dec.More() {
-		if delim == '{' {
-			name, err := dec.Token()
-			if err != nil {
-				return syntax(err)
-			}
-			text, _ := name.(string) // the decoder takes nothing else here
-			if seen[text] {
-				return fmt.Errorf("has the name %q twice", text[:min(len(text), maxEcho)])
-			}
-			seen[text] = true
+		token, err := dec.Token()
+		if err != nil {
+			return nil, syntax(err)
 		}
-		if err := walk(dec, depth-1); err != nil {
-			return err
+		name, _ := token.(string) // the decoder takes nothing else here
+		if _, twice := members[name]; twice {
+			return nil, fmt.Errorf("has the name %q twice", strings.ToValidUTF8(name[:min(len(name), maxEcho)], ""))
+		}
+		if members[name], err = read(dec, depth); err != nil {
+			return nil, err
 		}
 	}
-	_, err = dec.Token()
-	return syntax(err)
+	_, err := dec.Token()
+	return members, syntax(err)
+}
+
+func readList(dec *json.Decoder, depth int) ([]any, error) {
+	list := []any{}
+	for dec.More() {
+		item, err := read(dec, depth)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, item)
+	}
+	_, err := dec.Token()
+	return list, syntax(err)
 }
 
 // syntax hides the decoder's own words, which can repeat what it read.
@@ -95,10 +127,10 @@ func syntax(err error) error {
 	return errors.New("is not valid JSON")
 }
 
-// Paired reports whether every surrogate that raw, which must be valid JSON, escapes
+// paired reports whether every surrogate that raw, which must be valid JSON, escapes
 // has its other half (RFC 8259 section 8.2). The decoder would turn each half into
 // U+FFFD, so that texts that differ, such as passwords, would become the same.
-func Paired(raw []byte) bool {
+func paired(raw []byte) bool {
 	for i := 0; i < len(raw); i++ {
 		if raw[i] != '\\' {
 			continue

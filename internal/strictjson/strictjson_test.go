@@ -2,6 +2,7 @@ package strictjson_test
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -26,6 +27,12 @@ func TestCheck(t *testing.T) {
 		"{":                     "not valid JSON",
 		`{"a":1,}`:              "not valid JSON",
 		`{'a':1}`:               "not valid JSON at byte 1",
+		`[1 2]`:                 "not valid JSON",
+		`[1,]`:                  "not valid JSON",
+		`{"a" 1}`:               "not valid JSON",
+		`{"a",1}`:               "not valid JSON",
+		`[}`:                    "not valid JSON",
+		`01`:                    "after its end",
 		`{"a":1} {}`:            "after its end",
 		`{"a":1}x`:              "after its end",
 		`{"a":1,"a":2}`:         `"a" twice`,
@@ -67,6 +74,26 @@ func TestObject(t *testing.T) {
 	}
 }
 
+// Values are what was written, for halves of surrogate pairs as the decoder has them.
+func TestValue(t *testing.T) {
+	t.Parallel()
+	const raw = `{"a":[1,12345678901234567890,"\ud800",null,true,{}],"b":""}`
+	long := map[bool]any{true: json.Number("12345678901234567890"), false: 12345678901234567890.0}
+	one := map[bool]any{true: json.Number("1"), false: 1.0}
+	for _, exact := range []bool{true, false} {
+		want := map[string]any{"a": []any{one[exact], long[exact], "\ufffd", nil, true, map[string]any{}}, "b": ""}
+		if got, err := strictjson.Value([]byte(raw), 3, exact); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("exact %t: got %#v, %v", exact, got, err)
+		}
+	}
+	if _, err := strictjson.Value([]byte(raw), 2, true); err == nil {
+		t.Error("deeper than it may be")
+	}
+	if got, err := strictjson.Value([]byte(`1e999`), 1, false); err == nil {
+		t.Errorf("a number beyond float64 is %v", got)
+	}
+}
+
 func FuzzCheck(f *testing.F) {
 	for _, s := range []string{`{"a":1,"b":[{"c":"\ud83e\udd8a"}]}`, `{"a":1,"a":2}`, `"\ud83e"`, `[[[[[1]]]]]`, `1 2`, `"\\u`} {
 		f.Add(s)
@@ -84,8 +111,12 @@ func FuzzCheck(f *testing.F) {
 		if err := json.Unmarshal([]byte(raw), &v); err != nil {
 			return // a number beyond float64
 		}
-		if out, err := json.Marshal(v); err != nil || strictjson.Check(out, 4) != nil {
+		out, err := json.Marshal(v)
+		if err != nil || strictjson.Check(out, 4) != nil {
 			t.Errorf("%q became %q, %v", raw, out, err)
+		}
+		if strings.Contains(string(out), "\ufffd") && !strings.Contains(raw, "\ufffd") && !strings.Contains(strings.ToLower(raw), `\ufffd`) {
+			t.Errorf("%q: half a surrogate pair went through", raw)
 		}
 	})
 }

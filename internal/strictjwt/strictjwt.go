@@ -7,14 +7,13 @@
 package strictjwt
 
 import (
-	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/mandate-auth/mandate/internal/strictjson"
 )
 
 // Segments are the three parts of a token, decoded, and what is signed of it.
@@ -65,91 +64,23 @@ func DecodeSegment(text string) ([]byte, error) {
 // maxDepth is how deep objects and lists may be nested.
 const maxDepth = 32
 
-// Object reads raw as one JSON object and nothing else, numbers as float64. Unlike a
-// decoder into structs or maps it refuses a name that comes twice, at any depth, and
-// text that is no UTF-8, of which a decoder makes something that was not written.
+// Object reads raw as one JSON object and nothing else, numbers as float64. See
+// [strictjson.Value] for what is refused.
 func Object(raw []byte) (map[string]any, error) {
-	value, err := read(raw, false)
+	value, err := strictjson.Value(raw, maxDepth, false)
 	if err != nil {
 		return nil, err
 	}
 	members, ok := value.(map[string]any)
 	if !ok {
-		return nil, errors.New("not an object")
+		return nil, errors.New("is not an object")
 	}
 	return members, nil
 }
 
 // Value reads raw as one JSON value, as strictly as [Object], but numbers as
-// json.Number: as float64 two long ones may be the same.
-func Value(raw []byte) (any, error) { return read(raw, true) }
-
-func read(raw []byte, exact bool) (any, error) {
-	if !utf8.Valid(raw) || !json.Valid(raw) {
-		return nil, errors.New("not JSON in UTF-8")
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	if exact {
-		d.UseNumber()
-	}
-	value, err := readValue(d, 0)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more than one value")
-	}
-	return value, nil
-}
-
-func readValue(d *json.Decoder, depth int) (any, error) {
-	token, err := d.Token()
-	if err != nil {
-		return nil, err
-	}
-	delim, ok := token.(json.Delim)
-	if !ok {
-		return token, nil
-	}
-	if depth == maxDepth {
-		return nil, errors.New("nested too deep")
-	}
-	if delim == '{' {
-		return readObject(d, depth+1)
-	}
-	list := []any{}
-	for d.More() {
-		item, err := readValue(d, depth+1)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, item)
-	}
-	_, err = d.Token()
-	return list, err
-}
-
-func readObject(d *json.Decoder, depth int) (any, error) {
-	members := map[string]any{}
-	for d.More() {
-		token, err := d.Token()
-		if err != nil {
-			return nil, err
-		}
-		name, ok := token.(string)
-		if !ok {
-			return nil, errors.New("a name is not a string")
-		}
-		if _, twice := members[name]; twice {
-			return nil, errors.New("a name is given twice")
-		}
-		if members[name], err = readValue(d, depth); err != nil {
-			return nil, err
-		}
-	}
-	_, err := d.Token()
-	return members, err
-}
+// json.Number.
+func Value(raw []byte) (any, error) { return strictjson.Value(raw, maxDepth, true) }
 
 // MaxText is the greatest length of a text that names something, in bytes.
 const MaxText = 255
