@@ -167,7 +167,11 @@ func (j *Jar) Set(w http.ResponseWriter, kind Kind, secure bool, value string, e
 
 // Clear takes a cookie away, with the attributes that it was set with.
 func (j *Jar) Clear(w http.ResponseWriter, kind Kind, secure bool) {
-	c := j.cookie(kind, secure) //nolint:gosec // Secure is off on the loopback interface and in development only
+	takeAway(w, j.cookie(kind, secure))
+}
+
+// takeAway sets a cookie so that browsers forget it.
+func takeAway(w http.ResponseWriter, c *http.Cookie) {
 	c.MaxAge = -1
 	c.Expires = time.Unix(1, 0)
 	http.SetCookie(w, c)

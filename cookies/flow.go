@@ -62,10 +62,7 @@ func (j *Jar) ReadFlow(r *http.Request, id string, secure bool) (string, error) 
 
 // ClearFlow takes the cookie of a flow away.
 func (j *Jar) ClearFlow(w http.ResponseWriter, id string, secure bool) {
-	c := j.flow(id, secure) //nolint:gosec // Secure is off on the loopback interface and in development only
-	c.MaxAge = -1
-	c.Expires = time.Unix(1, 0)
-	http.SetCookie(w, c)
+	takeAway(w, j.flow(id, secure))
 }
 
 func (j *Jar) flow(id string, secure bool) *http.Cookie {

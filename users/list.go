@@ -2,10 +2,9 @@ package users
 
 import (
 	"context"
-	"fmt"
+	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
-	"go.mongodb.org/mongo-driver/mongo/options"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/internal/store"
@@ -32,41 +31,21 @@ type Page struct {
 // List returns a page of the app's users. The error is [ErrInvalidCursor] for
 // a cursor of another app or another selection.
 func (s *Store) List(ctx context.Context, opts ListOptions) (*Page, error) {
-	if opts.Limit <= 0 {
-		opts.Limit = 50
-	}
-	opts.Limit = min(opts.Limit, 500)
-	filter := bson.M{"app": s.config.App}
+	filter := bson.D{{Key: "app", Value: s.config.App}}
 	if opts.Status != "" {
-		filter["status"] = opts.Status
+		filter = append(filter, bson.E{Key: "status", Value: opts.Status})
 	}
 	if opts.Kind != "" {
-		filter["kind"] = opts.Kind
+		filter = append(filter, bson.E{Key: "kind", Value: opts.Kind})
 	}
-	scope := "users/" + string(opts.Status) + "/" + string(opts.Kind)
-	if opts.Cursor != "" {
-		at, id, ok := s.config.Keys.OpenPosition(scope, opts.Cursor)
-		if !ok {
-			return nil, fmt.Errorf("%w: ask for the first page again", ErrInvalidCursor)
-		}
-		filter["$or"] = store.CreatedAfter(at, id)
+	list := store.List[User]{
+		Op: "list users", Collection: s.users, Filter: filter, Hidden: []string{"password_hash", "device_hash", "email_norm"},
+		Cursors: s.config.Keys, Scope: "users/" + string(opts.Status) + "/" + string(opts.Kind), Invalid: ErrInvalidCursor,
+		Position: func(u *User) (time.Time, string) { return u.CreatedAt, u.ID },
 	}
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	cursor, err := s.users.Find(ctx, filter, options.Find().
-		SetSort(bson.D{{Key: "created_at", Value: 1}, {Key: "_id", Value: 1}}).
-		SetLimit(int64(opts.Limit)+1).SetProjection(bson.M{"password_hash": 0, "device_hash": 0, "email_norm": 0}))
+	users, next, err := list.Page(ctx, opts.Limit, opts.Cursor)
 	if err != nil {
-		return nil, store.Error("list users", err)
+		return nil, err
 	}
-	page := &Page{Users: []User{}}
-	if err := cursor.All(ctx, &page.Users); err != nil {
-		return nil, store.Error("list users", err)
-	}
-	if len(page.Users) > opts.Limit {
-		page.Users = page.Users[:opts.Limit]
-		last := page.Users[opts.Limit-1]
-		page.Next = s.config.Keys.SealPosition(scope, last.CreatedAt, last.ID)
-	}
-	return page, nil
+	return &Page{Users: users, Next: next}, nil
 }

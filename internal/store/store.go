@@ -166,12 +166,3 @@ func Wait(ctx context.Context, wg *sync.WaitGroup) error {
 func Time(t time.Time) time.Time {
 	return t.UTC().Truncate(time.Millisecond)
 }
-
-// CreatedAfter is the "$or" of what follows a document in a list by created_at and
-// _id.
-func CreatedAfter(at time.Time, id string) bson.A {
-	return bson.A{
-		bson.D{{Key: "created_at", Value: bson.D{{Key: "$gt", Value: at}}}},
-		bson.D{{Key: "created_at", Value: at}, {Key: "_id", Value: bson.D{{Key: "$gt", Value: id}}}},
-	}
-}

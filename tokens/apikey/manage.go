@@ -3,7 +3,6 @@ package apikey
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
@@ -33,36 +32,16 @@ type Page struct {
 // were revoked within [Kept]. The error is [ErrInvalidCursor] for a cursor of
 // another user or app.
 func (s *Store) List(ctx context.Context, userID string, opts ListOptions) (*Page, error) {
-	if opts.Limit <= 0 {
-		opts.Limit = 50
+	list := store.List[APIKey]{
+		Op: "list API keys", Collection: s.coll, Filter: s.own(userID), Hidden: []string{"hash"},
+		Cursors: s.config.Keys, Scope: "api_keys/" + userID, Invalid: ErrInvalidCursor,
+		Position: func(k *APIKey) (time.Time, string) { return k.CreatedAt, k.ID },
 	}
-	opts.Limit = min(opts.Limit, 500)
-	filter, scope := s.own(userID), "api_keys/"+userID
-	if opts.Cursor != "" {
-		at, id, ok := s.config.Keys.OpenPosition(scope, opts.Cursor)
-		if !ok {
-			return nil, fmt.Errorf("%w: ask for the first page again", ErrInvalidCursor)
-		}
-		filter = s.own(userID, bson.E{Key: "$or", Value: store.CreatedAfter(at, id)})
-	}
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	cursor, err := s.coll.Find(ctx, filter, options.Find().
-		SetSort(bson.D{{Key: "created_at", Value: 1}, {Key: "_id", Value: 1}}).
-		SetLimit(int64(opts.Limit)+1).SetProjection(bson.D{{Key: "hash", Value: 0}}))
+	keys, next, err := list.Page(ctx, opts.Limit, opts.Cursor)
 	if err != nil {
-		return nil, store.Error("list API keys", err)
+		return nil, err
 	}
-	page := &Page{Keys: []APIKey{}}
-	if err := cursor.All(ctx, &page.Keys); err != nil {
-		return nil, store.Error("list API keys", err)
-	}
-	if len(page.Keys) > opts.Limit {
-		page.Keys = page.Keys[:opts.Limit]
-		last := page.Keys[opts.Limit-1]
-		page.Next = s.config.Keys.SealPosition(scope, last.CreatedAt, last.ID)
-	}
-	return page, nil
+	return &Page{Keys: keys, Next: next}, nil
 }
 
 // Get returns one key of the user. The error is [ErrNotFound] for any other.

@@ -10,7 +10,6 @@ import (
 
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo"
-	"go.mongodb.org/mongo-driver/mongo/options"
 
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
@@ -278,35 +277,16 @@ type Page struct {
 // List returns a page of the app's invitations: those that wait, and those that were over
 // within the last 30 days. The error is [ErrInvalidCursor].
 func (s *Store) List(ctx context.Context, opts ListOptions) (*Page, error) {
-	if opts.Limit <= 0 {
-		opts.Limit = 50
+	list := store.List[Invitation]{
+		Op: "list invitations", Collection: s.coll, Filter: bson.D{{Key: "app", Value: s.config.App}},
+		Cursors: s.config.Keys, Scope: Collection, Invalid: ErrInvalidCursor,
+		Position: func(i *Invitation) (time.Time, string) { return i.CreatedAt, i.ID },
 	}
-	opts.Limit = min(opts.Limit, 500)
-	filter := bson.M{"app": s.config.App}
-	if opts.Cursor != "" {
-		at, id, ok := s.config.Keys.OpenPosition(Collection, opts.Cursor)
-		if !ok {
-			return nil, fmt.Errorf("%w: ask for the first page again", ErrInvalidCursor)
-		}
-		filter["$or"] = store.CreatedAfter(at, id)
-	}
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	cursor, err := s.coll.Find(ctx, filter, options.Find().
-		SetSort(bson.D{{Key: "created_at", Value: 1}, {Key: "_id", Value: 1}}).SetLimit(int64(opts.Limit)+1))
+	invitations, next, err := list.Page(ctx, opts.Limit, opts.Cursor)
 	if err != nil {
-		return nil, store.Error("list invitations", err)
+		return nil, err
 	}
-	page := &Page{Invitations: []Invitation{}}
-	if err := cursor.All(ctx, &page.Invitations); err != nil {
-		return nil, store.Error("list invitations", err)
-	}
-	if len(page.Invitations) > opts.Limit {
-		page.Invitations = page.Invitations[:opts.Limit]
-		last := page.Invitations[opts.Limit-1]
-		page.Next = s.config.Keys.SealPosition(Collection, last.CreatedAt, last.ID)
-	}
-	return page, nil
+	return &Page{Invitations: invitations, Next: next}, nil
 }
 
 func (s *Store) report(ctx context.Context, kind event.Type, userID, reason string) {
