@@ -221,15 +221,7 @@ func (o *Outbox) EnsureIndexes(ctx context.Context) (ttl bool, err error) {
 // Sweep removes the jobs of the app that no instance was there for until a day after their
 // end, and returns how many. Where the server has TTL indexes there is nothing left for it.
 func (o *Outbox) Sweep(ctx context.Context) (int64, error) {
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	res, err := o.coll.DeleteMany(ctx, bson.D{
-		{Key: "app", Value: o.config.App}, {Key: "expires_at", Value: bson.D{{Key: "$lt", Value: o.config.Now()}}},
-	})
-	if err != nil {
-		return 0, store.Error("sweep the mail outbox", err)
-	}
-	return res.DeletedCount, nil
+	return store.Sweep(ctx, "sweep the mail outbox", o.coll, o.config.App, "expires_at", o.config.Now())
 }
 
 // record is a job as it is stored.

@@ -230,15 +230,7 @@ func (m *Manager) EnsureIndexes(ctx context.Context) (ttl bool, err error) {
 // Sweep removes the sessions whose time is over and returns how many. Where the
 // server has TTL indexes there is nothing left for it.
 func (m *Manager) Sweep(ctx context.Context) (int64, error) {
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	res, err := m.sessions.DeleteMany(ctx, bson.D{
-		{Key: "app", Value: m.config.App}, {Key: "expires_at", Value: bson.D{{Key: "$lt", Value: m.config.Now()}}},
-	})
-	if err != nil {
-		return 0, store.Error("sweep sessions", err)
-	}
-	return res.DeletedCount, nil
+	return store.Sweep(ctx, "sweep sessions", m.sessions, m.config.App, "expires_at", m.config.Now())
 }
 
 // Session states as stored.

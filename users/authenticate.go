@@ -72,7 +72,7 @@ func (s *Store) Authenticate(ctx context.Context, c Credentials) (*Proof, error)
 		// Not an address, so nobody's: counted and answered like any other.
 		norm = "invalid/" + firstRunes(c.Email, 254)
 	}
-	r, err := s.read(ctx, bson.M{"app": s.config.App, "email_norm": norm})
+	r, err := s.readByNorm(ctx, norm)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, err
 	}

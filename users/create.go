@@ -116,7 +116,7 @@ func (s *Store) Complete(ctx context.Context, p *Prepared) (*User, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.read(ctx, bson.M{"app": s.config.App, "email_norm": norm})
+	r, err := s.readByNorm(ctx, norm)
 	switch {
 	case err == nil && r.PasswordHash == p.Hash: // its salt is in no other
 		return &r.User, s.verified(ctx, r.ID, norm)
@@ -171,7 +171,7 @@ func (s *Store) admit(ctx context.Context, r *record, trusted bool) error {
 	}
 	if r.EmailNorm != "" {
 		// Not to write roles for somebody who is not let in. The index decides.
-		if _, err := s.read(ctx, bson.M{"app": s.config.App, "email_norm": r.EmailNorm}); !errors.Is(err, ErrNotFound) {
+		if _, err := s.readByNorm(ctx, r.EmailNorm); !errors.Is(err, ErrNotFound) {
 			return cmp.Or(err, store.ErrDuplicate)
 		}
 	}
@@ -279,7 +279,7 @@ func (s *Store) seed(ctx context.Context, d DemoUser) error {
 		return err
 	}
 	for attempt := 0; ; attempt++ {
-		r, err := s.read(ctx, bson.M{"app": s.config.App, "email_norm": norm})
+		r, err := s.readByNorm(ctx, norm)
 		switch {
 		case err == nil:
 			return s.reseed(ctx, r, d)

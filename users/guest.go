@@ -26,7 +26,7 @@ func (s *Store) adopt(ctx context.Context, r *record, guest string, trusted bool
 	}
 	if r.EmailNorm != "" {
 		// Not to give roles for an address that is another's. The index decides.
-		other, err := s.read(ctx, bson.M{"app": s.config.App, "email_norm": r.EmailNorm})
+		other, err := s.readByNorm(ctx, r.EmailNorm)
 		switch {
 		case err == nil && other.ID != guest:
 			return store.ErrDuplicate

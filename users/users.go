@@ -276,13 +276,7 @@ func (s *Store) EnsureIndexes(ctx context.Context) (ttl bool, err error) {
 
 // Sweep removes counters of attempts whose time is over and returns how many.
 func (s *Store) Sweep(ctx context.Context) (int64, error) {
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	res, err := s.attempts.DeleteMany(ctx, bson.M{"app": s.config.App, "expires_at": bson.M{"$lt": s.config.Now()}})
-	if err != nil {
-		return 0, store.Error("sweep login attempts", err)
-	}
-	return res.DeletedCount, nil
+	return store.Sweep(ctx, "sweep login attempts", s.attempts, s.config.App, "expires_at", s.config.Now())
 }
 
 // Get returns the user with the id. The error is [ErrNotFound].
@@ -309,6 +303,11 @@ func (s *Store) readByEmail(ctx context.Context, email string) (*record, error) 
 	if err != nil {
 		return nil, err
 	}
+	return s.readByNorm(ctx, norm)
+}
+
+// readByNorm returns the account whose address is norm as NormalizeEmail has it.
+func (s *Store) readByNorm(ctx context.Context, norm string) (*record, error) {
 	return s.read(ctx, bson.M{"app": s.config.App, "email_norm": norm})
 }
 

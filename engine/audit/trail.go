@@ -187,15 +187,7 @@ func (t *Trail) EnsureIndexes(ctx context.Context) (ttl bool, err error) {
 // Sweep removes what has expired and returns how much. Where the server has TTL
 // indexes there is nothing left for it.
 func (t *Trail) Sweep(ctx context.Context) (int64, error) {
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	res, err := t.events.DeleteMany(ctx, bson.D{
-		{Key: "app", Value: t.config.App}, {Key: "expires_at", Value: bson.D{{Key: "$lt", Value: t.config.Now()}}},
-	})
-	if err != nil {
-		return 0, store.Error("sweep the audit trail", err)
-	}
-	return res.DeletedCount, nil
+	return store.Sweep(ctx, "sweep the audit trail", t.events, t.config.App, "expires_at", t.config.Now())
 }
 
 // Stats are counters since the trail was made.

@@ -87,15 +87,7 @@ func (m *Mongo) EnsureIndexes(ctx context.Context) (ttl bool, err error) {
 // Sweep removes the keys of the app none of whose attempts count, and returns how
 // many.
 func (m *Mongo) Sweep(ctx context.Context) (int64, error) {
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	res, err := m.coll.DeleteMany(ctx, bson.D{
-		{Key: "app", Value: m.app}, {Key: "expires_at", Value: bson.D{{Key: "$lt", Value: m.now()}}},
-	})
-	if err != nil {
-		return 0, store.Error("sweep rate limits", err)
-	}
-	return res.DeletedCount, nil
+	return store.Sweep(ctx, "sweep rate limits", m.coll, m.app, "expires_at", m.now())
 }
 
 // hits are the times of attempts, in order.

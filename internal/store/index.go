@@ -174,3 +174,15 @@ func (x Index) matches(s storedIndex) bool {
 	}
 	return fmt.Sprint(x.Partial) == fmt.Sprint(s.Partial)
 }
+
+// Sweep removes the documents of the app that have expired by a field, as a TTL index
+// would, and returns how many.
+func Sweep(ctx context.Context, op string, coll *mongo.Collection, app, field string, now time.Time) (int64, error) {
+	ctx, cancel := Context(ctx)
+	defer cancel()
+	res, err := coll.DeleteMany(ctx, bson.D{{Key: "app", Value: app}, {Key: field, Value: bson.D{{Key: "$lt", Value: now}}}})
+	if err != nil {
+		return 0, Error(op, err)
+	}
+	return res.DeletedCount, nil
+}

@@ -229,15 +229,7 @@ func (s *Store) EnsureIndexes(ctx context.Context) (ttl bool, err error) {
 // Sweep removes the keys that ended longer than [Kept] ago and returns how many.
 // Where the server has TTL indexes there is nothing left for it.
 func (s *Store) Sweep(ctx context.Context) (int64, error) {
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	res, err := s.coll.DeleteMany(ctx, bson.D{
-		{Key: "app", Value: s.config.App}, {Key: "purge_at", Value: bson.D{{Key: "$lt", Value: s.config.Now()}}},
-	})
-	if err != nil {
-		return 0, store.Error("sweep API keys", err)
-	}
-	return res.DeletedCount, nil
+	return store.Sweep(ctx, "sweep API keys", s.coll, s.config.App, "purge_at", s.config.Now())
 }
 
 // APIKey is a key as its owner sees it. The secret is not in it.

@@ -99,13 +99,7 @@ func (s *Store) EnsureIndexes(ctx context.Context) (ttl bool, err error) {
 
 // Sweep removes what has expired and returns how many.
 func (s *Store) Sweep(ctx context.Context) (int64, error) {
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	res, err := s.coll.DeleteMany(ctx, bson.M{"app": s.config.App, "expires_at": bson.M{"$lt": s.config.Now()}})
-	if err != nil {
-		return 0, store.Error("sweep one-time tokens", err)
-	}
-	return res.DeletedCount, nil
+	return store.Sweep(ctx, "sweep one-time tokens", s.coll, s.config.App, "expires_at", s.config.Now())
 }
 
 // Subject is a subject that must not be readable in the database, an address for

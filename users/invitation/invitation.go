@@ -151,13 +151,7 @@ func (s *Store) EnsureIndexes(ctx context.Context) (ttl bool, err error) {
 
 // Sweep removes what was over long ago and returns how many.
 func (s *Store) Sweep(ctx context.Context) (int64, error) {
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	res, err := s.coll.DeleteMany(ctx, bson.M{"app": s.config.App, "expires_at": bson.M{"$lt": s.config.Now()}})
-	if err != nil {
-		return 0, store.Error("sweep invitations", err)
-	}
-	return res.DeletedCount, nil
+	return store.Sweep(ctx, "sweep invitations", s.coll, s.config.App, "expires_at", s.config.Now())
 }
 
 // NewInvitation is a wish to invite somebody.
