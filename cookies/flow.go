@@ -11,8 +11,9 @@ import (
 // that is sent with every request.
 const maxFlows = 3
 
-// flowSuffix is what names of flows have behind the slug; the flow's id follows.
-const flowSuffix = "_flow_"
+// flowSuffix is what names of flows have behind the slug; the flow's id follows. No slug
+// has a dot, so that the cookies of no other app begin alike.
+const flowSuffix = "_flow."
 
 // FlowName returns the name of the cookie of a sign-in by another provider that is under
 // way. Each has one of its own, so that two tabs do not take each other's. It is a

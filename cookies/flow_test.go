@@ -37,8 +37,8 @@ func TestSetFlow(t *testing.T) {
 	t.Parallel()
 	j := jar(t, func(c *cookies.Config) { c.Domain, c.SameSite = "example.com", http.SameSiteStrictMode })
 	for secure, want := range map[bool]string{
-		true:  "__Host-shop_flow_abc=v; Path=/; Expires=Fri, 02 Jan 2026 03:14:05 GMT; Max-Age=600; HttpOnly; Secure; SameSite=Lax",
-		false: "shop_flow_abc=v; Path=/; Expires=Fri, 02 Jan 2026 03:14:05 GMT; Max-Age=600; HttpOnly; SameSite=Lax",
+		true:  "__Host-shop_flow.abc=v; Path=/; Expires=Fri, 02 Jan 2026 03:14:05 GMT; Max-Age=600; HttpOnly; Secure; SameSite=Lax",
+		false: "shop_flow.abc=v; Path=/; Expires=Fri, 02 Jan 2026 03:14:05 GMT; Max-Age=600; HttpOnly; SameSite=Lax",
 	} {
 		got := header(t, func(w http.ResponseWriter) {
 			if err := j.SetFlow(w, with(), "abc", secure, "v", now.Add(10*time.Minute)); err != nil {
@@ -92,16 +92,16 @@ func TestReadFlow(t *testing.T) {
 		want   string
 		err    error
 	}{
-		"its own":             {with("__Host-shop_flow_abc=v"), true, "v", nil},
+		"its own":             {with("__Host-shop_flow.abc=v"), true, "v", nil},
 		"none":                {with(), true, "", nil},
-		"another flow's":      {with("__Host-shop_flow_abd=v"), true, "", nil},
-		"another app's":       {with("__Host-blog_flow_abc=v"), true, "", nil},
-		"an unprotected one":  {with("shop_flow_abc=v"), true, "", nil},
-		"beside that":         {with("shop_flow_abc=planted; __Host-shop_flow_abc=v"), true, "v", nil},
-		"on the loopback":     {with("shop_flow_abc=v"), false, "v", nil},
-		"twice":               {with("__Host-shop_flow_abc=v; __Host-shop_flow_abc=w"), true, "", cookies.ErrDuplicate},
-		"twice, in two lines": {with("__Host-shop_flow_abc=v", "__Host-shop_flow_abc=v"), true, "", cookies.ErrDuplicate},
-		"two of others":       {with("__Host-shop_flow_x=v; __Host-shop_flow_x=w; __Host-shop_flow_abc=v"), true, "v", nil},
+		"another flow's":      {with("__Host-shop_flow.abd=v"), true, "", nil},
+		"another app's":       {with("__Host-blog_flow.abc=v"), true, "", nil},
+		"an unprotected one":  {with("shop_flow.abc=v"), true, "", nil},
+		"beside that":         {with("shop_flow.abc=planted; __Host-shop_flow.abc=v"), true, "v", nil},
+		"on the loopback":     {with("shop_flow.abc=v"), false, "v", nil},
+		"twice":               {with("__Host-shop_flow.abc=v; __Host-shop_flow.abc=w"), true, "", cookies.ErrDuplicate},
+		"twice, in two lines": {with("__Host-shop_flow.abc=v", "__Host-shop_flow.abc=v"), true, "", cookies.ErrDuplicate},
+		"two of others":       {with("__Host-shop_flow.x=v; __Host-shop_flow.x=w; __Host-shop_flow.abc=v"), true, "v", nil},
 	} {
 		if got, err := j.ReadFlow(c.r, "abc", c.secure); got != c.want || !errors.Is(err, c.err) {
 			t.Errorf("%s: %q, %v", name, got, err)
@@ -116,28 +116,28 @@ func TestFlowsBefore(t *testing.T) {
 	j := jar(t)
 	flows := func(n int) (pairs []string) {
 		for i := range n {
-			pairs = append(pairs, fmt.Sprintf("__Host-shop_flow_%d=v", i))
+			pairs = append(pairs, fmt.Sprintf("__Host-shop_flow.%d=v", i))
 		}
 		return pairs
 	}
-	others := []string{"__Host-shop_access=a", "__Host-blog_flow_1=b", "shop_flow_1=c", "theirs=d"}
+	others := []string{"__Host-shop_access=a", "__Host-blog_flow.1=b", "shop_flow.1=c", "__Host-shop_flow_eu_access=e", "theirs=d"}
 	for n, want := range map[int]int{0: 0, 2: 0, 3: 3, 9: 9} {
 		list := setFlow(t, j, with(append(flows(n), others...)...), "new", true, "v")
 		if len(list) != want+1 {
 			t.Errorf("with %d: %v", n, list)
 		}
 		for _, c := range list {
-			if c.Name == "__Host-shop_flow_new" {
+			if c.Name == "__Host-shop_flow.new" {
 				if c.Value != "v" || c.MaxAge != 600 {
 					t.Errorf("with %d: its own is %v", n, c)
 				}
-			} else if c.MaxAge >= 0 || !strings.HasPrefix(c.Name, "__Host-shop_flow_") {
+			} else if c.MaxAge >= 0 || !strings.HasPrefix(c.Name, "__Host-shop_flow.") {
 				t.Errorf("with %d: %v", n, c)
 			}
 		}
 	}
 	// The flow that is set again is none of those before.
-	if list := setFlow(t, j, with(append(flows(2), "__Host-shop_flow_new=v")...), "new", true, "w"); len(list) != 1 {
+	if list := setFlow(t, j, with(append(flows(2), "__Host-shop_flow.new=v")...), "new", true, "w"); len(list) != 1 {
 		t.Errorf("%v", list)
 	}
 }
@@ -148,7 +148,7 @@ func TestSetFlowRefuses(t *testing.T) {
 	j := jar(t)
 	full := with()
 	for i := range 6 {
-		full.AddCookie(&http.Cookie{Name: fmt.Sprintf("__Host-shop_flow_%d", i), Value: "v"})
+		full.AddCookie(&http.Cookie{Name: fmt.Sprintf("__Host-shop_flow.%d", i), Value: "v"})
 	}
 	name := len(j.FlowName("abc", true))
 	for what, c := range map[string]struct {

@@ -32,7 +32,7 @@ func TestOAuthSignIn(t *testing.T) {
 		t.Errorf("%s", to)
 	}
 	cookie := begun.header.Get("Set-Cookie")
-	if !strings.HasPrefix(cookie, "__Host-shop_flow_") || !strings.Contains(cookie, "HttpOnly") || !strings.Contains(cookie, "Secure") || !strings.Contains(cookie, "SameSite=Lax") || !strings.Contains(cookie, "Path=/;") {
+	if !strings.HasPrefix(cookie, "__Host-shop_flow.") || !strings.Contains(cookie, "HttpOnly") || !strings.Contains(cookie, "Secure") || !strings.Contains(cookie, "SameSite=Lax") || !strings.Contains(cookie, "Path=/;") {
 		t.Errorf("%s", cookie)
 	}
 	back := b.do("GET", callback("acme", d.acme.Follow(t, to.String())), nil)
@@ -40,7 +40,7 @@ func TestOAuthSignIn(t *testing.T) {
 		t.Fatalf("%d %v %s", back.status, back.header, back.raw)
 	}
 	for name := range b.cookies {
-		if strings.Contains(name, "_flow_") {
+		if strings.Contains(name, "_flow.") {
 			t.Error("the cookie of the flow is left")
 		}
 	}
@@ -167,7 +167,7 @@ func TestOAuthTwoTabs(t *testing.T) {
 	}
 	flows := 0
 	for name := range b.cookies {
-		if strings.Contains(name, "_flow_") {
+		if strings.Contains(name, "_flow.") {
 			flows++
 		}
 	}

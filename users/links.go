@@ -63,7 +63,7 @@ func (s *Store) CreateLinked(ctx context.Context, n LinkedUser) (*State, error) 
 // AddLink lets an identity sign in to the account, on the condition that its owner is
 // the one of the state. The error is [ErrChanged] or [ErrLinkLimit].
 func (s *Store) AddLink(ctx context.Context, st *State, link string) error {
-	filter := s.same(st.User.ID, st.Owner)
+	filter := s.settled(st.User.ID, st.Owner)
 	filter["status"] = Active
 	// One that is there already is added again, at the limit as well.
 	filter["$or"] = bson.A{bson.M{fmt.Sprintf("links.%d", MaxLinks-1): bson.M{"$exists": false}}, bson.M{"links": link}}

@@ -24,8 +24,8 @@ type State struct {
 	EmailNorm string
 	// Owner counts how often the account has got another owner.
 	Owner int64
-	// Stamp changes whenever the address, the password or the owner does. It tells
-	// nothing about them.
+	// Stamp changes whenever the address, the password or the owner does, and when a
+	// guest becomes a person. It tells nothing about them.
 	Stamp string
 	// stamps are that under every secret key.
 	stamps []string
@@ -66,7 +66,7 @@ func (s *Store) stateOf(r *record) *State {
 func (s *Store) stamps(r *record) []string {
 	// No part holds a NUL.
 	return s.config.Keys.Identifiers(keys.OneTime, strings.Join(
-		[]string{"stamp", r.ID, r.EmailNorm, strconv.FormatBool(r.PasswordHash != ""), strconv.FormatInt(r.PasswordChanges, 10), strconv.FormatInt(r.Owner, 10)}, "\x00"))
+		[]string{"stamp", r.ID, string(r.Kind), r.EmailNorm, strconv.FormatBool(r.PasswordHash != ""), strconv.FormatInt(r.PasswordChanges, 10), strconv.FormatInt(r.Owner, 10)}, "\x00"))
 }
 
 // stamped reports whether the account is what it was when it had the stamp.
@@ -104,5 +104,12 @@ func (s *Store) same(id string, owner int64) bson.M {
 	if owner == 0 {
 		filter["owner"] = bson.M{"$exists": false}
 	}
+	return filter
+}
+
+// settled is same for an account that is not getting another owner at this moment.
+func (s *Store) settled(id string, owner int64) bson.M {
+	filter := s.same(id, owner)
+	filter["handover"] = bson.M{"$exists": false}
 	return filter
 }

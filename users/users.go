@@ -114,6 +114,9 @@ type record struct {
 	ResetStamp string `bson:"reset_stamp,omitempty"`
 	// Owner counts how often the account has got another owner: see [Store.Reclaim].
 	Owner int64 `bson:"owner,omitempty"`
+	// Handover says that the account is getting another owner. Sessions of the one before
+	// may live until that has ended: they link no identity and change no address.
+	Handover bool `bson:"handover,omitempty"`
 }
 
 // SessionEnder ends the sessions of a user whose account changes.

@@ -23,8 +23,16 @@ func (s *Store) VerifyEmail(ctx context.Context, id, norm string) (*User, error)
 	if r.EmailNorm != norm || norm == "" {
 		return nil, ErrChanged
 	}
-	if !r.EmailVerified {
-		if err := s.update(ctx, bson.M{"_id": id, "app": s.config.App, "email_norm": norm}, bson.M{"email_verified": true}); err != nil {
+	switch {
+	case r.EmailVerified:
+	case r.Handover:
+		if err := s.resume(ctx, r); err != nil {
+			return nil, err
+		}
+	default:
+		filter := s.settled(id, r.Owner)
+		filter["email_norm"] = norm
+		if err := s.update(ctx, filter, bson.M{"email_verified": true}); err != nil {
 			return nil, err
 		}
 		s.report(ctx, event.EmailVerified, event.Success, id, "")
@@ -69,9 +77,9 @@ func (s *Store) Reclaim(ctx context.Context, st *State) (*State, error) {
 	ctx = context.WithoutCancel(ctx)
 	filter := s.same(st.User.ID, st.Owner)
 	filter["email_norm"], filter["email_verified"] = st.EmailNorm, false
-	// One write ends every way in; whoever signs in meanwhile finds none.
+	// One write ends every way in, and keeps sessions that live still from making one.
 	if err := s.change(ctx, filter, bson.M{
-		"$unset": bson.M{"password_hash": "", "links": ""}, "$inc": bson.M{"owner": int64(1)},
+		"$unset": bson.M{"password_hash": "", "links": ""}, "$inc": bson.M{"owner": int64(1)}, "$set": bson.M{"handover": true},
 	}); err != nil {
 		return nil, err
 	}
@@ -84,6 +92,22 @@ func (s *Store) Reclaim(ctx context.Context, st *State) (*State, error) {
 	}
 	s.report(ctx, event.AccountReclaimed, event.Success, st.User.ID, "")
 	return s.State(ctx, st.User.ID)
+}
+
+// resume ends a change of owner that died half way, for an owner who has proved once more
+// to have the address.
+func (s *Store) resume(ctx context.Context, r *record) error {
+	ctx = context.WithoutCancel(ctx)
+	if err := s.config.Sessions.EndAll(ctx, r.ID, "reclaimed"); err != nil {
+		return err
+	}
+	filter := s.same(r.ID, r.Owner)
+	filter["email_norm"], filter["handover"] = r.EmailNorm, true
+	if err := s.handOver(ctx, r.ID, r.EmailNorm, filter); err != nil {
+		return err
+	}
+	s.report(ctx, event.AccountReclaimed, event.Success, r.ID, "")
+	return nil
 }
 
 // handOver is the end of a change of owner, once nobody is signed in any more. The
@@ -99,7 +123,9 @@ func (s *Store) handOver(ctx context.Context, id, norm string, filter bson.M) er
 	if err := s.verified(ctx, id, norm); err != nil {
 		return err
 	}
-	return s.change(ctx, filter, bson.M{"$set": bson.M{"email_verified": true}, "$inc": bson.M{"owner": int64(1)}})
+	return s.change(ctx, filter, bson.M{
+		"$set": bson.M{"email_verified": true}, "$unset": bson.M{"handover": ""}, "$inc": bson.M{"owner": int64(1)},
+	})
 }
 
 // Mailed is what an account was like when something was mailed to its address: the Stamp
@@ -172,10 +198,11 @@ func (s *Store) replacePassword(ctx context.Context, r *record, was Mailed, pass
 		return err
 	}
 	more := bson.M{"password_changes": int64(1)}
-	update := bson.M{"$set": bson.M{"password_hash": hash, "reset_stamp": was.Stamp}, "$inc": more}
+	set := bson.M{"password_hash": hash, "reset_stamp": was.Stamp}
+	update := bson.M{"$set": set, "$inc": more}
 	owner := r.Owner
 	if !r.EmailVerified {
-		update["$unset"], more["owner"] = bson.M{"links": ""}, int64(1)
+		update["$unset"], more["owner"], set["handover"] = bson.M{"links": ""}, int64(1), true
 		owner++
 	}
 	if err := s.change(ctx, s.unchanged(r), update); err != nil {
@@ -224,7 +251,9 @@ func (s *Store) ChangeEmail(ctx context.Context, id string, c EmailChange) (*Use
 	if r.Kind == authz.KindAnonymous {
 		return nil, ErrChanged
 	}
-	err = s.update(ctx, s.unchanged(r), bson.M{"email": c.To, "email_norm": norm, "email_verified": true})
+	filter := s.unchanged(r)
+	filter["handover"] = bson.M{"$exists": false}
+	err = s.update(ctx, filter, bson.M{"email": c.To, "email_norm": norm, "email_verified": true})
 	switch {
 	case errors.Is(err, store.ErrDuplicate):
 		return nil, ErrEmailTaken

@@ -8,20 +8,42 @@ import (
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
+	"github.com/mandate-auth/mandate/sessions"
 	"github.com/mandate-auth/mandate/users"
 )
 
 // guest returns the id of the guest who asks, "" for anybody else. A credential that is
 // refused is nobody's: whoever signs in need not have one.
 func (a *API) guest(r *http.Request) string {
+	if p := a.guestOf(r); p != nil {
+		return p.ID
+	}
+	return ""
+}
+
+// guestOf is guest with the session.
+func (a *API) guestOf(r *http.Request) *authz.Principal {
 	if !a.config.Guests {
-		return ""
+		return nil
 	}
 	p, err := a.authenticate(r, false)
 	if err != nil || p == nil || p.Kind != authz.KindAnonymous || !store.ValidID(p.ID, "usr_") {
-		return ""
+		return nil
 	}
-	return p.ID
+	return p
+}
+
+// stillGuest returns the guest who began a sign-in by another provider, "" for none or
+// for one whose session has ended since.
+func (a *API) stillGuest(ctx context.Context, i *intent) (string, error) {
+	if i.Guest == "" {
+		return "", nil
+	}
+	_, err := a.config.Sessions.Check(ctx, i.Guest, i.Session)
+	if is(err, sessions.ErrExpired) {
+		return "", nil
+	}
+	return i.Guest, err
 }
 
 // leaveGuest tells the service that somebody has signed in to an account who was a guest

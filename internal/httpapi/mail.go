@@ -42,6 +42,14 @@ func (a *API) untold(ctx context.Context, what string, err error) {
 	a.report(ctx, event.MailFailed, event.Failure, nil, what)
 }
 
+// AccountReclaimed tells the owner of an address that the account that was there is theirs
+// now.
+func (a *API) AccountReclaimed(ctx context.Context, userID string) {
+	if a.config.Recovery != nil {
+		a.untold(ctx, "account_recovered", a.config.Recovery.Recovered(ctx, userID))
+	}
+}
+
 // asked reads the address that something is to be mailed to, and counts.
 func (a *API) asked(w http.ResponseWriter, r *http.Request, in fields, email *string) error {
 	in["email"] = email
@@ -124,7 +132,7 @@ func (a *API) resetPassword(w http.ResponseWriter, r *http.Request) error {
 // password.
 func (a *API) recent(w http.ResponseWriter, r *http.Request, p *authz.Principal, password string) error {
 	if password == "" {
-		if a.config.Now().Sub(p.AuthTime) > recentSignIn {
+		if !a.fresh(p, recentSignIn) {
 			return refuseTo(p, CodeFreshRequired)
 		}
 		return nil
@@ -140,6 +148,12 @@ func (a *API) recent(w http.ResponseWriter, r *http.Request, p *authz.Principal,
 		}
 	}
 	return a.config.Users.Reauthenticate(r.Context(), p.ID, password, device)
+}
+
+// fresh reports whether the principal has signed in within that time. A guest has proved
+// nothing, and by a token of before is a person's by now.
+func (a *API) fresh(p *authz.Principal, within time.Duration) bool {
+	return p.Kind != authz.KindAnonymous && a.config.Now().Sub(p.AuthTime) <= within
 }
 
 // changeEmail mails a link to an address that is to become the account's.

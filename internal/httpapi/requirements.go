@@ -169,7 +169,7 @@ func (a *API) satisfied(ctx context.Context, p *authz.Principal, q *Requirement)
 	if q.MachineOnly && !p.IsM2M() {
 		return refuseTo(p, CodeMachineRequired)
 	}
-	if q.FreshWithin > 0 && a.config.Now().Sub(p.AuthTime) > q.FreshWithin {
+	if q.FreshWithin > 0 && !a.fresh(p, q.FreshWithin) {
 		return refuseTo(p, CodeFreshRequired)
 	}
 	for _, scope := range q.Scopes {

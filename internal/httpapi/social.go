@@ -21,11 +21,12 @@ import (
 type intent struct {
 	// Guest is the guest who becomes the person who arrives.
 	Guest string `json:"g,omitempty"`
-	// User, Session and Owner are those of somebody who links an identity: the account,
-	// the session that asks, and whose the account was then.
-	User    string `json:"u,omitempty"`
+	// User and Owner are those of somebody who links an identity: the account, and whose
+	// it was then.
+	User  string `json:"u,omitempty"`
+	Owner int64  `json:"o,omitempty"`
+	// Session is the one of the guest or of whoever links: it has to live in the end.
 	Session string `json:"s,omitempty"`
-	Owner   int64  `json:"o,omitempty"`
 	// Remember is as in a sign-in.
 	Remember bool `json:"r,omitempty"`
 }
@@ -79,7 +80,11 @@ func (a *API) beginOAuth(w http.ResponseWriter, r *http.Request) error {
 	if err := a.limit(w, r, LimitOAuth, "", ""); err != nil {
 		return err
 	}
-	flow, err := a.begin(w, r, o, intent{Guest: a.guest(r), Remember: remember == "true"})
+	i := intent{Remember: remember == "true"}
+	if p := a.guestOf(r); p != nil {
+		i.Guest, i.Session = p.ID, p.SessionID
+	}
+	flow, err := a.begin(w, r, o, i)
 	if is(err, social.ErrProvider, social.ErrProviderUnavailable) {
 		a.sendBack(w, r, err)
 		return nil
@@ -101,7 +106,7 @@ func (a *API) begin(w http.ResponseWriter, r *http.Request, o social.BeginOption
 	flow, err := a.config.Social.Begin(r.Context(), r.PathValue("provider"), o)
 	switch {
 	case is(err, social.ErrNext):
-		return nil, invalidRequest("next", `must be a path of this site, beginning with one "/"`)
+		return nil, invalidRequest("next", `must be a path of this site, beginning with one "/", and not too long`)
 	case is(err, social.ErrOptions):
 		return nil, invalidRequest("login_hint", "is not one")
 	case err != nil:
@@ -195,7 +200,9 @@ func (a *API) arrived(w http.ResponseWriter, r *http.Request, query url.Values, 
 	if i.User != "" {
 		return res.Next, a.link(r, &i, arrival)
 	}
-	arrival.Guest = i.Guest
+	if arrival.Guest, err = a.stillGuest(ctx, &i); err != nil {
+		return "", err
+	}
 	g, err := a.arrive(r.Context(), arrival, func(proof *users.Proof) (*Grant, error) {
 		return a.enter(r, proof, arrival.Guest, TransportCookie, &options{remember: i.Remember}, "oauth")
 	})
@@ -238,9 +245,6 @@ func (a *API) arrive(ctx context.Context, arrival identity.Arrival, enter func(*
 		var in *identity.Arrived
 		if in, err = a.config.Identities.Arrive(ctx, arrival); err != nil {
 			return nil, err
-		}
-		if in.Reclaimed && a.config.Recovery != nil {
-			a.untold(ctx, "account_recovered", a.config.Recovery.Recovered(ctx, in.UserID))
 		}
 		if err := a.keepTokens(ctx, in, arrival); err != nil {
 			return nil, err

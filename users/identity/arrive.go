@@ -6,10 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"go.mongodb.org/mongo-driver/bson"
-	"go.mongodb.org/mongo-driver/mongo"
-	"go.mongodb.org/mongo-driver/mongo/options"
-
 	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/users"
@@ -62,6 +58,14 @@ func (s *Store) Arrive(ctx context.Context, a Arrival) (*Arrived, error) {
 // account is gone, and the call that did it died before the end. It reports whether
 // there was one. The next arrival is a first one.
 func (s *Store) Stale(ctx context.Context, a Arrival, userID string) (bool, error) {
+	id := s.id(a.Provider, a.Subject)
+	version, err := s.version(ctx, id, userID)
+	if errors.Is(err, users.ErrNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
 	st, err := s.config.Users.State(ctx, userID)
 	switch {
 	case errors.Is(err, users.ErrNotFound):
@@ -72,7 +76,7 @@ func (s *Store) Stale(ctx context.Context, a Arrival, userID string) (bool, erro
 			return false, nil
 		}
 	}
-	return true, s.drop(ctx, s.id(a.Provider, a.Subject), userID)
+	return true, s.drop(ctx, id, userID, version)
 }
 
 // first is the arrival of an identity that nobody has.
@@ -90,19 +94,22 @@ func (s *Store) first(ctx context.Context, a *Arrival) (*Arrived, error) {
 	case err != nil:
 		return nil, err
 	}
-	if slices.Contains(st.Links, a.link()) {
-		return s.join(ctx, st, a, false) // the call that linked it died before the end
-	}
-	if s.config.Link != LinkVerified {
+	known := slices.Contains(st.Links, a.link()) // the call that linked it died before the end
+	switch {
+	case !known && s.config.Link != LinkVerified:
 		return nil, ErrAccountExists
-	}
-	if st.User.Status != users.Active {
+	case st.User.Status != users.Active:
 		return nil, users.ErrDisabled
+	case known:
+		return s.join(ctx, st, a, false)
 	}
 	if !st.User.EmailVerified {
 		reclaimed, err := s.config.Users.Reclaim(ctx, st)
 		if err != nil {
 			return nil, err
+		}
+		if s.config.Reclaimed != nil {
+			s.config.Reclaimed(ctx, st.User.ID)
 		}
 		return s.join(ctx, reclaimed, a, true)
 	}
@@ -133,12 +140,16 @@ func (s *Store) create(ctx context.Context, a *Arrival, email string) (*Arrived,
 	if !s.config.CreateUsers {
 		return nil, ErrNoAccount
 	}
-	st, err := s.config.Users.CreateLinked(ctx, users.LinkedUser{Email: email, Link: a.link(), Profile: a.Profile, Guest: a.Guest})
-	if errors.Is(err, users.ErrNotGuest) {
-		return s.noGuest(ctx, a)
+	if a.Guest != "" {
+		// First, so that the guest finds back to the account when the call dies after the
+		// guest has become a person. Until then the account does not know it.
+		if err := s.insert(ctx, a.Guest, a); err != nil {
+			return nil, err
+		}
 	}
+	st, err := s.config.Users.CreateLinked(ctx, users.LinkedUser{Email: email, Link: a.link(), Profile: a.Profile, Guest: a.Guest})
 	if err != nil {
-		return nil, err
+		return s.notCreated(ctx, a, err)
 	}
 	err = s.insert(ctx, st.User.ID, a)
 	if errors.Is(err, ErrTaken) {
@@ -150,28 +161,46 @@ func (s *Store) create(ctx context.Context, a *Arrival, email string) (*Arrived,
 	return &Arrived{Proof: users.ProveByLink(st.User.ID, a.link()), UserID: st.User.ID, New: true}, nil
 }
 
-// noGuest is for a guest who is none any more: a person by this very identity, where the
-// call that made it died before the end, or else whoever arrives is somebody new.
-func (s *Store) noGuest(ctx context.Context, a *Arrival) (*Arrived, error) {
-	st, err := s.config.Users.State(ctx, a.Guest)
-	switch {
-	case err == nil && slices.Contains(st.Links, a.link()):
-		return s.join(ctx, st, a, false)
-	case err != nil && !errors.Is(err, users.ErrNotFound):
+// notCreated is for an arrival that made no account. A guest who is none any more may be
+// a person by this very identity, where the call that made it died before the end;
+// otherwise whoever arrives is somebody new. What create has stored for the guest goes.
+func (s *Store) notCreated(ctx context.Context, a *Arrival, cause error) (*Arrived, error) {
+	if a.Guest == "" || errors.Is(cause, store.ErrUnavailable) {
+		return nil, cause
+	}
+	if errors.Is(cause, users.ErrNotGuest) {
+		st, err := s.config.Users.State(ctx, a.Guest)
+		switch {
+		case err == nil && slices.Contains(st.Links, a.link()):
+			return s.join(ctx, st, a, false)
+		case err != nil && !errors.Is(err, users.ErrNotFound):
+			return nil, err
+		}
+	}
+	if _, err := s.Stale(ctx, *a, a.Guest); err != nil {
 		return nil, err
 	}
-	a.Guest = ""
-	return nil, users.ErrChanged
+	if errors.Is(cause, users.ErrNotGuest) {
+		a.Guest = ""
+		return nil, users.ErrChanged
+	}
+	return nil, cause
 }
 
-// undo takes away an account that lost against another arrival of the same identity.
-// Nobody has signed in to it. A guest is left a person without that identity.
+// undo takes away an account that lost against another arrival of the same identity. A
+// guest is left a person without that identity, and an account with an address loses the
+// identity alone: by the address somebody may have joined it.
 func (s *Store) undo(ctx context.Context, st *users.State, a *Arrival) error {
-	if st.User.ID == a.Guest {
+	ctx = context.WithoutCancel(ctx)
+	switch {
+	case st.User.ID == a.Guest:
 		a.Guest = ""
 		return nil
+	case st.User.EmailVerified:
+		return s.config.Users.RemoveLink(ctx, st.User.ID, a.link(), true)
+	default:
+		return s.config.Users.Delete(ctx, st.User.ID)
 	}
-	return s.config.Users.Delete(context.WithoutCancel(ctx), st.User.ID)
 }
 
 // Link lets the identity sign in to the account of somebody who is signed in there. The
@@ -215,13 +244,13 @@ func (s *Store) Link(ctx context.Context, st *users.State, a Arrival) error {
 // [users.ErrNotFound] or [users.ErrLastCredential].
 func (s *Store) Unlink(ctx context.Context, userID, provider, subject string) error {
 	id := s.id(provider, subject)
+	version, missing := s.version(ctx, id, userID)
+	if missing != nil && !errors.Is(missing, users.ErrNotFound) {
+		return missing
+	}
 	err := s.config.Users.RemoveLink(ctx, userID, users.LinkOf(provider, subject), s.config.SignsInByMail)
 	switch {
-	case errors.Is(err, users.ErrNotFound):
-		// Unless the call before died half way.
-		if err := s.there(ctx, id, userID); err != nil {
-			return err
-		}
+	case errors.Is(err, users.ErrNotFound) && missing == nil: // the call before died half way
 	case err != nil:
 		return err
 	}
@@ -231,22 +260,9 @@ func (s *Store) Unlink(ctx context.Context, userID, provider, subject string) er
 		}
 	}
 	// Last: until then the next call tells the owner.
-	if err := s.drop(ctx, id, userID); err != nil {
+	if err := s.drop(ctx, id, userID, version); err != nil {
 		return err
 	}
 	s.report(ctx, event.IdentityRemoved, userID, provider)
 	return nil
-}
-
-// there makes sure that the identity is one of the user. The error is
-// [users.ErrNotFound].
-func (s *Store) there(ctx context.Context, id, userID string) error {
-	ctx, cancel := store.Context(ctx)
-	defer cancel()
-	err := s.coll.FindOne(ctx, bson.M{"_id": id, "app": s.config.App, "user_id": userID},
-		options.FindOne().SetProjection(bson.M{"_id": 1})).Err()
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return users.ErrNotFound
-	}
-	return store.Error("read the identity", err)
 }

@@ -90,6 +90,9 @@ type record struct {
 	ID       string `bson:"_id"`
 	App      string `bson:"app"`
 	UserID   string `bson:"user_id"`
+	// Version changes whenever the identity is linked, also where it was there already: so
+	// an unlinking that is late does not remove what was linked after it.
+	Version  string `bson:"version"`
 	Identity `bson:",inline"`
 	// Tokens are sealed.
 	Tokens string `bson:"tokens,omitempty"`
@@ -112,6 +115,9 @@ type Config struct {
 	// Linked and Removed are told about changes of an account, to tell its owner. Each
 	// may be nil.
 	Linked, Removed func(ctx context.Context, userID, provider string) error
+	// Reclaimed is told that an account has changed its owner, as soon as it has. It may
+	// be nil.
+	Reclaimed func(ctx context.Context, userID string)
 	// Events receives what happens. Default none.
 	Events event.Sink
 	// Now is the clock. Default time.Now.
@@ -180,7 +186,7 @@ func (s *Store) read(ctx context.Context, a *Arrival) (*record, error) {
 // insert stores that the identity is one of the user. The error is ErrTaken when it is
 // another's.
 func (s *Store) insert(ctx context.Context, userID string, a *Arrival) error {
-	r := &record{ID: s.id(a.Provider, a.Subject), App: s.config.App, UserID: userID, Identity: Identity{
+	r := &record{ID: s.id(a.Provider, a.Subject), App: s.config.App, UserID: userID, Version: store.NewID(""), Identity: Identity{
 		Provider: a.Provider, Subject: a.Subject, Issuer: a.Issuer, Email: a.Email, EmailVerified: a.EmailVerified,
 		Profile: a.Profile, LinkedAt: store.Time(s.config.Now()),
 	}}
@@ -194,21 +200,35 @@ func (s *Store) insert(ctx context.Context, userID string, a *Arrival) error {
 	if !errors.Is(err, store.ErrDuplicate) {
 		return err
 	}
-	var there record
-	if err := s.coll.FindOne(ctx, bson.M{"_id": r.ID, "app": s.config.App}).Decode(&there); err != nil {
-		return store.Error("read the identity", err)
+	res, err := s.coll.UpdateOne(ctx, bson.M{"_id": r.ID, "app": s.config.App, "user_id": userID}, bson.M{"$set": bson.M{"version": r.Version}})
+	if err != nil {
+		return store.Error("store the identity", err)
 	}
-	if there.UserID != userID {
+	if res.MatchedCount == 0 {
 		return ErrTaken
 	}
 	return nil
 }
 
-// drop removes an identity of the user.
-func (s *Store) drop(ctx context.Context, id, userID string) error {
+// version returns which version of the identity the user has. The error is
+// [users.ErrNotFound] for none.
+func (s *Store) version(ctx context.Context, id, userID string) (string, error) {
+	ctx, cancel := store.Context(ctx)
+	defer cancel()
+	var r record
+	err := s.coll.FindOne(ctx, bson.M{"_id": id, "app": s.config.App, "user_id": userID},
+		options.FindOne().SetProjection(bson.M{"version": 1})).Decode(&r)
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return "", users.ErrNotFound
+	}
+	return r.Version, store.Error("read the identity", err)
+}
+
+// drop removes the version of an identity of the user.
+func (s *Store) drop(ctx context.Context, id, userID, version string) error {
 	ctx, cancel := store.Context(context.WithoutCancel(ctx))
 	defer cancel()
-	_, err := s.coll.DeleteOne(ctx, bson.M{"_id": id, "app": s.config.App, "user_id": userID})
+	_, err := s.coll.DeleteOne(ctx, bson.M{"_id": id, "app": s.config.App, "user_id": userID, "version": version})
 	return store.Error("remove the identity", err)
 }
 

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"go.mongodb.org/mongo-driver/bson"
 	"go.mongodb.org/mongo-driver/mongo"
@@ -47,11 +48,18 @@ var ErrNoTokens = errors.New("no tokens are kept")
 // Tokens returns what the provider issued at the last sign-in of the identity that
 // signs in to the account. The error is [users.ErrNotFound] or [ErrNoTokens].
 func (s *Store) Tokens(ctx context.Context, userID, provider, subject string) ([]byte, error) {
+	st, err := s.config.Users.State(ctx, userID)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(st.Links, users.LinkOf(provider, subject)) {
+		return nil, users.ErrNotFound
+	}
 	bounded, cancel := store.Context(ctx)
 	defer cancel()
 	var r record
 	id := s.id(provider, subject)
-	err := s.coll.FindOne(bounded, bson.M{"_id": id, "app": s.config.App, "user_id": userID}).Decode(&r)
+	err = s.coll.FindOne(bounded, bson.M{"_id": id, "app": s.config.App, "user_id": userID}).Decode(&r)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return nil, users.ErrNotFound
 	}

@@ -72,7 +72,7 @@ func (s *Set) Begin(ctx context.Context, provider string, o BeginOptions) (*Flow
 		return nil, fmt.Errorf("social: begin: %w", err)
 	}
 	if len(cookie) > MaxCookie {
-		return nil, fmt.Errorf("%w: next and data are too long together", ErrOptions)
+		return nil, fmt.Errorf("%w: %w: it and data are too long together", ErrOptions, ErrNext)
 	}
 	return &Flow{URL: p.address(m, f, state, o), ID: flowID(hash), Cookie: cookie, ExpiresAt: f.expires()}, nil
 }

@@ -77,7 +77,7 @@ func (g guard) RoundTrip(request *http.Request) (*http.Response, error) {
 	if len(body) > maxBody {
 		return nil, fmt.Errorf("more than %d bytes", maxBody)
 	}
-	if response.StatusCode == http.StatusOK {
+	if response.StatusCode < 300 { // the library takes every 2xx
 		if err := checkJSON(response.Header, body); err != nil {
 			return nil, err
 		}

@@ -87,6 +87,9 @@ func (p *provider) readToken(token *oauth2.Token, now time.Time) (*granted, erro
 	}
 	g.scopes = slices.Clone(p.Scopes)
 	if text, ok := token.Extra("scope").(string); ok {
+		if len(text) > maxToken {
+			return nil, errors.New("the scope is too long")
+		}
 		// GitHub separates them by commas.
 		g.scopes = strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || (r == ',' && p.Preset == presetGitHub) })
 	}

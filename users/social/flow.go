@@ -1,6 +1,7 @@
 package social
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -61,11 +62,13 @@ func onceID(hash []byte) string { return base64.RawURLEncoding.EncodeToString(ha
 func (p *provider) scope() string { return "social|flow|" + p.Name }
 
 func (p *provider) seal(f *flow) (string, error) {
-	raw, err := json.Marshal(f)
-	if err != nil {
+	var raw bytes.Buffer
+	enc := json.NewEncoder(&raw)
+	enc.SetEscapeHTML(false) // "&" would be six bytes of a cookie
+	if err := enc.Encode(f); err != nil {
 		return "", err
 	}
-	return p.set.config.Keys.Seal(p.scope(), raw), nil
+	return p.set.config.Keys.Seal(p.scope(), raw.Bytes()), nil
 }
 
 // open returns the flow that the callback belongs to and the browser holds.

@@ -84,7 +84,7 @@ func (p *provider) checkEndpoints(m *metadata) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		if loopback(u.Hostname()) && !loopback(issuer.Hostname()) {
+		if thisMachine(u.Hostname()) && !thisMachine(issuer.Hostname()) {
 			return fmt.Errorf("%s: an address of this machine", name)
 		}
 	}

@@ -107,7 +107,7 @@ func TestBeginRefuses(t *testing.T) {
 		{"backslash", "corp", social.BeginOptions{Next: `/\evil.example`}, social.ErrNext},
 		{"long next", "corp", social.BeginOptions{Next: "/" + strings.Repeat("a", social.MaxNext)}, social.ErrNext},
 		{"much data", "corp", social.BeginOptions{Data: make([]byte, social.MaxData+1)}, social.ErrOptions},
-		{"together", "corp", social.BeginOptions{Data: make([]byte, social.MaxData), Next: "/" + strings.Repeat("<", social.MaxNext-1)}, social.ErrOptions},
+		{"together", "corp", social.BeginOptions{Data: make([]byte, social.MaxData), Next: "/" + strings.Repeat(`"`, social.MaxNext-1)}, social.ErrOptions},
 		{"prompt", "corp", social.BeginOptions{Prompt: "none login"}, social.ErrOptions},
 		{"prompt of another", "corp", social.BeginOptions{Prompt: "create"}, social.ErrOptions},
 		{"hint", "corp", social.BeginOptions{LoginHint: "a\nb"}, social.ErrOptions},
