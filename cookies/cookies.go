@@ -171,7 +171,7 @@ func (j *Jar) Clear(w http.ResponseWriter, kind Kind, secure bool) {
 }
 
 // takeAway sets a cookie so that browsers forget it.
-func takeAway(w http.ResponseWriter, c *http.Cookie) {
+func takeAway(w http.ResponseWriter, c *http.Cookie) { //nolint:gosec // it has the attributes that it was set with
 	c.MaxAge = -1
 	c.Expires = time.Unix(1, 0)
 	http.SetCookie(w, c)

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -20,7 +21,22 @@ func (app *App) ImportUsers(ctx context.Context, r io.Reader, o users.ImportOpti
 	if o.Roles == nil {
 		o.Roles = importRoles{roleKeeper{app.authz}}
 	}
+	o.Roles = settling{o.Roles, app}
 	return app.users.Import(ctx, r, o)
+}
+
+// settling waits between the steps of an import.
+type settling struct {
+	users.RoleGranter
+	app *App
+}
+
+// GrantRoles implements [users.RoleGranter].
+func (s settling) GrantRoles(ctx context.Context, grants []users.Grant) error {
+	if err := s.app.settle(ctx); err != nil {
+		return err
+	}
+	return s.RoleGranter.GrantRoles(ctx, grants)
 }
 
 // importRoles gives the accounts of an import the roles of the manifest and of their
@@ -39,9 +55,6 @@ func (i importRoles) CheckRoles(roles []string) error {
 
 // GrantRoles implements [users.RoleGranter].
 func (i importRoles) GrantRoles(ctx context.Context, grants []users.Grant) error {
-	if err := i.authz.app.settle(ctx); err != nil {
-		return err
-	}
 	var c authz.Change
 	named := false
 	for _, g := range grants {
@@ -84,16 +97,23 @@ func (i importRoles) ofManifest(g *users.Grant) []string {
 	return roles
 }
 
-// settlePause is how often settle looks whether the sinks have caught up.
-const settlePause = 5 * time.Millisecond
+const (
+	// settlePause is how often settle looks whether the sinks have caught up.
+	settlePause = 5 * time.Millisecond
+	// settleTrail bounds how long the trail is waited for: it repeats without end what the
+	// database does not take.
+	settleTrail = 10 * time.Second
+)
 
 // settle waits until the trail has stored what happened, and the queue of the sinks
 // has room for what one step of a long job reports. A sink that hangs is not waited
 // for longer than a call to the database.
 func (app *App) settle(ctx context.Context) error {
 	if app.trail != nil {
-		if err := app.trail.Flush(ctx); err != nil {
-			return err
+		bounded, cancel := context.WithTimeout(ctx, settleTrail)
+		defer cancel()
+		if err := app.trail.Flush(bounded); err != nil {
+			return fmt.Errorf("wait for the audit trail: %w", err)
 		}
 	}
 	ctx, cancel := store.Context(ctx)

@@ -52,7 +52,8 @@ var ErrInvalidJob = errors.New("mail: invalid job")
 // rest, and links and codes are made by [OutboxConfig.Compose].
 type Job struct {
 	// ID names the job and its message. Empty means a random one; one of the caller's
-	// own comes from [NewJobID] and makes a repeated Enqueue harmless.
+	// own comes from [NewJobID] and makes a repeated Enqueue harmless, until the message
+	// has been sent and the job is forgotten.
 	ID string
 	// Kind says what the message is about, required: a lower-case letter, then up to 63
 	// lower-case letters, digits and "_".
@@ -262,10 +263,11 @@ func (o *Outbox) Enqueue(ctx context.Context, job Job) error {
 	if job.NotAfter.IsZero() {
 		job.NotAfter = now.Add(DefaultLife)
 	}
+	end := store.Time(job.NotAfter)
+	job.NotAfter = end
 	if err := job.check(now); err != nil {
 		return err
 	}
-	end := store.Time(job.NotAfter)
 	ctx, cancel := store.Context(ctx)
 	defer cancel()
 	_, err := o.coll.InsertOne(ctx, &record{

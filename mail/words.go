@@ -44,10 +44,16 @@ func wordsOf(lang string) *words {
 }
 
 // duration writes d in the largest unit that divides it, rounded down to whole minutes
-// from one minute on: nothing may seem to be good for longer than it is.
+// from one minute on, hours from six and days from three: nothing may seem to be good for
+// longer than it is.
 func (w *words) duration(d time.Duration) string {
 	const day = 24 * time.Hour
-	if d >= time.Minute {
+	switch {
+	case d >= 3*day:
+		d = d.Truncate(day)
+	case d >= 6*time.Hour:
+		d = d.Truncate(time.Hour)
+	case d >= time.Minute:
 		d = d.Truncate(time.Minute)
 	}
 	unit, size := 0, time.Second

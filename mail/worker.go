@@ -236,9 +236,13 @@ func (o *Outbox) wasSent(id string) bool {
 	return o.sent[id]
 }
 
+// lastRemovals is how often it is tried while the outbox is being closed to remove a job.
+const lastRemovals = 4
+
 // remove removes a job whose message was handed on, whoever holds it by now: nobody must
-// send it again. It ends when that is done or Close gives up.
+// send it again. It ends when that is done or Close gives up, and soon after Close began.
 func (o *Outbox) remove(r *record) {
+	last := lastRemovals
 	for failures := 1; ; failures++ {
 		// Also when Close has given up this is tried once.
 		_, err := o.delete(context.WithoutCancel(o.work), o.byID(r))
@@ -249,6 +253,14 @@ func (o *Outbox) remove(r *record) {
 			return
 		}
 		o.config.Logger.Error("a sent mail cannot be removed from the outbox, and may be sent again", o.about(r.ID, r.Kind), slog.Any("error", err))
+		select {
+		case <-o.closing:
+			if last--; last == 0 {
+				return
+			}
+			failures = 1
+		default:
+		}
 		if !o.pause(failures, o.work.Done()) {
 			return
 		}

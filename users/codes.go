@@ -34,9 +34,16 @@ func (s *Store) CountWrongCode(ctx context.Context, of string) error {
 	}
 	ctx, cancel := store.Context(context.WithoutCancel(ctx))
 	defer cancel()
-	_, err := s.attempts.UpdateOne(ctx, bson.M{"_id": s.codeID(of), "app": s.config.App}, bson.M{
-		"$inc": bson.M{"streak": 1}, "$set": bson.M{"expires_at": now.Add(kept)}, "$setOnInsert": bson.M{"created_at": now},
-	}, options.Update().SetUpsert(true))
+	var err error
+	for range 2 {
+		_, err = s.attempts.UpdateOne(ctx, bson.M{"_id": s.codeID(of), "app": s.config.App}, bson.M{
+			"$inc": bson.M{"streak": 1}, "$set": bson.M{"expires_at": now.Add(kept)}, "$setOnInsert": bson.M{"created_at": now},
+		}, options.Update().SetUpsert(true))
+		if !mongo.IsDuplicateKeyError(err) {
+			break
+		}
+		// Of two that begin to count at once the server refuses one.
+	}
 	return store.Error("count a wrong code", err)
 }
 

@@ -321,7 +321,10 @@ func (s *Store) storePassword(ctx context.Context, id, was, password string) err
 	if was == "" {
 		filter["password_hash"] = bson.M{"$exists": false}
 	}
-	return s.change(ctx, filter, bson.M{"$set": bson.M{"password_hash": hash}, "$inc": bson.M{"password_changes": int64(1)}})
+	return s.change(ctx, filter, bson.M{
+		"$set": bson.M{"password_hash": hash}, "$inc": bson.M{"password_changes": int64(1)},
+		"$unset": bson.M{"reset_stamp": ""}, // what proved a reset before says nothing about this one
+	})
 }
 
 // update changes one user and its updated_at. The error is [ErrChanged] when

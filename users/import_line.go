@@ -83,6 +83,8 @@ func (f *lineFields) read(members map[string]json.RawMessage) error {
 			return invalid(name, "must not be null; leave it out")
 		case json.Unmarshal(value, target.into) != nil:
 			return invalid(name, "must be %s", target.kind)
+		case name == "profile" && !strictjson.Exact(value):
+			return invalid(name, "holds a whole number beyond 2^53, which would be rounded; write it as a string")
 		}
 	}
 	return nil

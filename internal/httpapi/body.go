@@ -144,6 +144,8 @@ func collect(prefix string, raw json.RawMessage, into fields, fault func(path, m
 			collect(path+".", value, nested, fault)
 		case json.Unmarshal(value, target) != nil:
 			fault(path, "must be a "+typeName(target))
+		case !strictjson.Exact(value):
+			fault(path, "holds a whole number beyond 2^53, which would be rounded; write it as a string")
 		}
 	}
 }

@@ -257,6 +257,7 @@ func (a *API) byMail(w http.ResponseWriter, r *http.Request, o *options, how str
 	if err != nil {
 		return err
 	}
+	a.untold(r.Context(), "account_recovered", in.Untold)
 	guest := a.guest(r)
 	g, err := a.enter(r, in.Proof, guest, t, o, how)
 	if is(err, users.ErrChanged) {

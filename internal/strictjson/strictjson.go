@@ -163,3 +163,23 @@ func escaped(raw []byte) rune {
 	}
 	return rune(v)
 }
+
+// Exact reports whether float64 holds every whole number in raw, which must be valid JSON,
+// as it is: those from -2^53 to 2^53 (RFC 8259 section 6).
+func Exact(raw []byte) bool {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	for {
+		token, err := dec.Token()
+		if err != nil {
+			return true
+		}
+		number, ok := token.(json.Number)
+		if !ok || strings.ContainsAny(number.String(), ".eE") {
+			continue
+		}
+		if v, err := number.Int64(); err != nil || v > 1<<53 || v < -1<<53 {
+			return false
+		}
+	}
+}

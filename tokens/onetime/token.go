@@ -3,6 +3,7 @@ package onetime
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"time"
 
@@ -33,7 +34,8 @@ type NewToken struct {
 }
 
 // Issue makes a token: "mot_" and 43 letters and digits, 256 bits. One that follows
-// from a seed and is there already stays as it is, used or not.
+// from a seed and is there already stays as it is, used or not; the error is [ErrInvalid]
+// where that one has other data.
 func (s *Store) Issue(ctx context.Context, n NewToken) (string, error) {
 	text := prefix + base62.NewSecret()
 	if n.Seed != "" {
@@ -41,9 +43,26 @@ func (s *Store) Issue(ctx context.Context, n NewToken) (string, error) {
 	}
 	err := s.insert(ctx, s.newRecord(digest(text), n))
 	if n.Seed != "" && errors.Is(err, store.ErrDuplicate) {
-		return text, nil
+		err = s.alike(ctx, digest(text), n.Data)
 	}
-	return text, err
+	if err != nil {
+		return "", err
+	}
+	return text, nil
+}
+
+// alike makes sure that the token that is there has the data.
+func (s *Store) alike(ctx context.Context, id string, data map[string]string) error {
+	ctx, cancel := store.Context(ctx)
+	defer cancel()
+	var r record
+	err := s.coll.FindOne(ctx, bson.M{"_id": id, "app": s.config.App}).Decode(&r)
+	switch {
+	case errors.Is(err, mongo.ErrNoDocuments), err == nil && !maps.Equal(r.Data, data):
+		return ErrInvalid
+	default:
+		return store.Error("read the one-time token", err)
+	}
 }
 
 func (s *Store) newRecord(id string, n NewToken) *record {

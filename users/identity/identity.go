@@ -87,9 +87,9 @@ type Identity struct {
 }
 
 type record struct {
-	ID       string `bson:"_id"`
-	App      string `bson:"app"`
-	UserID   string `bson:"user_id"`
+	ID     string `bson:"_id"`
+	App    string `bson:"app"`
+	UserID string `bson:"user_id"`
 	// Version changes whenever the identity is linked, also where it was there already: so
 	// an unlinking that is late does not remove what was linked after it.
 	Version  string `bson:"version"`

@@ -58,6 +58,7 @@ type outbox struct {
 	mu   sync.Mutex
 	jobs []mail.Job
 	fail error
+	now  func() time.Time
 }
 
 func (o *outbox) Enqueue(_ context.Context, job mail.Job) error {
@@ -66,6 +67,7 @@ func (o *outbox) Enqueue(_ context.Context, job mail.Job) error {
 	if o.fail != nil {
 		return o.fail
 	}
+	job.CreatedAt = o.now() // as the real one does
 	o.jobs = append(o.jobs, job)
 	return nil
 }
@@ -161,6 +163,7 @@ func setup(t *testing.T, edit ...func(*invitation.Config)) *bench {
 func setupOn(t *testing.T, db *mongo.Database, slug string, edit ...func(*invitation.Config)) *bench {
 	t.Helper()
 	b := &bench{db: db, outbox: &outbox{}, events: &events{}}
+	b.outbox.now = b.now
 	config := b.config(t, db, slug)
 	for _, f := range edit {
 		f(&config)

@@ -88,14 +88,15 @@ func (s *Service) composeRegistration(ctx context.Context, job *mail.Job) (*mail
 	if ok, err := s.admit(ctx, job, subject, register); !ok || err != nil {
 		return nil, err
 	}
+	life := s.left(job, s.config.Lives.VerifyEmail)
 	link, err := s.issue(ctx, job, s.config.Links.VerifyEmail, onetime.NewToken{
-		Purpose: register, Subject: subject, TTL: s.config.Lives.VerifyEmail,
+		Purpose: register, Subject: subject, TTL: life,
 		Data: map[string]string{"job": job.ID, "prepared": job.Data["prepared"]},
 	})
-	if err != nil {
+	if link == "" || err != nil {
 		return nil, err
 	}
-	return s.Render(job, mail.VerifyEmail, mail.Data{Link: link, Lifetime: s.config.Lives.VerifyEmail})
+	return s.Render(job, mail.VerifyEmail, mail.Data{Link: link, Lifetime: life})
 }
 
 // composeTaken tells the owner of an address that somebody wants it for an account.
@@ -144,14 +145,29 @@ func (s *Service) admit(ctx context.Context, job *mail.Job, subject string, purp
 	return true, nil
 }
 
-// issue makes the token of a job and returns the link with it.
+// issue makes the token of a job and returns the link with it, "" where there is nothing
+// to mail any more: a token that an attempt before has made is for an account that has
+// changed since.
 func (s *Service) issue(ctx context.Context, job *mail.Job, page string, n onetime.NewToken) (string, error) {
 	n.Seed = job.ID
 	token, err := s.config.Tokens.Issue(ctx, n)
+	if errors.Is(err, onetime.ErrInvalid) {
+		return "", nil
+	}
 	if err != nil {
 		return "", err
 	}
 	return page + "#token=" + token, nil
+}
+
+// left is how long what is mailed now is good for: its life, less what the job has waited
+// for a mail server. The first minute does not count.
+func (s *Service) left(job *mail.Job, life time.Duration) time.Duration {
+	waited := s.config.Now().Sub(job.CreatedAt)
+	if waited < time.Minute {
+		return life
+	}
+	return max(life-waited, time.Second) // the outbox drops what has nothing left
 }
 
 // composeVerification mails the link to an account that waits for it.
@@ -163,13 +179,14 @@ func (s *Service) composeVerification(ctx context.Context, job *mail.Job) (*mail
 	if ok, err := s.admit(ctx, job, st.User.ID, verifyEmail); !ok || err != nil {
 		return nil, err
 	}
+	life := s.left(job, s.config.Lives.VerifyEmail)
 	link, err := s.issue(ctx, job, s.config.Links.VerifyEmail, onetime.NewToken{
-		Purpose: verifyEmail, Subject: st.User.ID, Data: map[string]string{"email": st.EmailNorm}, TTL: s.config.Lives.VerifyEmail,
+		Purpose: verifyEmail, Subject: st.User.ID, Data: map[string]string{"email": st.EmailNorm}, TTL: life,
 	})
-	if err != nil {
+	if link == "" || err != nil {
 		return nil, err
 	}
-	return s.Render(job, mail.VerifyEmail, mail.Data{Link: link, Lifetime: s.config.Lives.VerifyEmail})
+	return s.Render(job, mail.VerifyEmail, mail.Data{Link: link, Lifetime: life})
 }
 
 // composeLink mails a link that dies with the address, the password and the owner.
@@ -185,8 +202,9 @@ func (s *Service) composeLink(ctx context.Context, job *mail.Job, what mail.Temp
 	if next := job.Data["next"]; next != "" {
 		data["next"] = next
 	}
+	life = s.left(job, life)
 	link, err := s.issue(ctx, job, page, onetime.NewToken{Purpose: purpose, Subject: st.User.ID, Data: data, TTL: life})
-	if err != nil {
+	if link == "" || err != nil {
 		return nil, err
 	}
 	return s.Render(job, what, mail.Data{Link: link, Lifetime: life})
@@ -200,7 +218,7 @@ func (s *Service) composeCode(ctx context.Context, job *mail.Job) (*mail.Message
 	if ok, err := s.admit(ctx, job, st.User.ID, emailCode); !ok || err != nil {
 		return nil, err
 	}
-	life := s.config.Lives.EmailCode
+	life := s.left(job, s.config.Lives.EmailCode)
 	code, err := s.config.Tokens.Open(ctx, job.Data["flow"], onetime.NewToken{
 		Purpose: emailCode, Subject: st.User.ID, Data: map[string]string{"stamp": st.Stamp}, TTL: life,
 	})
@@ -236,16 +254,24 @@ func (s *Service) composeChange(ctx context.Context, job *mail.Job) (*mail.Messa
 	if !st.Stamped(job.Data["stamp"]) {
 		return nil, nil //nolint:nilnil // it is not what it was when it was asked for
 	}
-	if ok, err := s.admit(ctx, job, st.User.ID, changeEmail); !ok || err != nil {
-		return nil, err
-	}
-	link, err := s.issue(ctx, job, s.config.Links.ChangeEmail, onetime.NewToken{
-		Purpose: changeEmail, Subject: st.User.ID, TTL: s.config.Lives.ChangeEmail,
-		// The address is in the token, so that no two wishes can be mixed up.
-		Data: map[string]string{"to": job.To, "from": job.Data["from"], "stamp": job.Data["stamp"], "session": job.Data["session"]},
-	})
+	norm, err := users.NormalizeEmail(job.To)
 	if err != nil {
 		return nil, err
 	}
-	return s.Render(job, mail.ChangeEmail, mail.Data{Link: link, Lifetime: s.config.Lives.ChangeEmail, Email: st.User.Email, NewEmail: job.To})
+	// By the account that asks, and by the address: many accounts fill nobody's mailbox.
+	for _, subject := range []string{st.User.ID, s.config.Tokens.Subject(norm)} {
+		if ok, err := s.admit(ctx, job, subject, changeEmail); !ok || err != nil {
+			return nil, err
+		}
+	}
+	life := s.left(job, s.config.Lives.ChangeEmail)
+	link, err := s.issue(ctx, job, s.config.Links.ChangeEmail, onetime.NewToken{
+		Purpose: changeEmail, Subject: st.User.ID, TTL: life,
+		// The address is in the token, so that no two wishes can be mixed up.
+		Data: map[string]string{"to": job.To, "from": job.Data["from"], "stamp": job.Data["stamp"], "session": job.Data["session"]},
+	})
+	if link == "" || err != nil {
+		return nil, err
+	}
+	return s.Render(job, mail.ChangeEmail, mail.Data{Link: link, Lifetime: life, Email: st.User.Email, NewEmail: job.To})
 }

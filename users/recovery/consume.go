@@ -143,8 +143,10 @@ type SignedIn struct {
 	Proof *users.Proof
 	// UserID is the account, and Next the path that was given when it was asked for.
 	UserID, Next string
-	// Reclaimed says that the account has changed its owner.
+	// Reclaimed says that the account has changed its owner, and Untold why the owner
+	// could not be mailed about that, nil where that is under way.
 	Reclaimed bool
+	Untold    error
 }
 
 // ConsumeMagicLink uses the token of a link up. The error is [ErrInvalid].
@@ -167,7 +169,7 @@ func (s *Service) ConsumeCode(ctx context.Context, flowID, code string) (*Signed
 	}
 	t, err := s.config.Tokens.Try(ctx, emailCode, flowID, code)
 	if errors.Is(err, onetime.ErrInvalid) {
-		of := flowID
+		of := "flow/" + flowID // never the id of an account, whatever somebody sends
 		if t != nil {
 			of = t.Subject
 		}
@@ -208,6 +210,7 @@ func (s *Service) arrive(ctx context.Context, t *onetime.Token) (*SignedIn, erro
 	if err != nil {
 		return nil, stale(err)
 	}
-	out.Proof, out.Reclaimed = users.ProveByMail(t.Subject, after.Stamp), true
-	return out, s.Recovered(ctx, t.Subject)
+	// The token is used up: a notice that fails is no reason to sign nobody in.
+	out.Proof, out.Reclaimed, out.Untold = users.ProveByMail(t.Subject, after.Stamp), true, s.Recovered(ctx, t.Subject)
+	return out, nil
 }

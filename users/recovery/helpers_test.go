@@ -88,6 +88,7 @@ type outbox struct {
 	mu   sync.Mutex
 	jobs []mail.Job
 	fail error
+	now  func() time.Time
 }
 
 func (o *outbox) Enqueue(ctx context.Context, job mail.Job) error {
@@ -99,6 +100,7 @@ func (o *outbox) Enqueue(ctx context.Context, job mail.Job) error {
 	if err := o.Outbox.Enqueue(ctx, job); err != nil {
 		return err
 	}
+	job.CreatedAt = o.now() // as the real one does
 	o.jobs = append(o.jobs, job)
 	return nil
 }
@@ -172,7 +174,7 @@ func setupOn(t *testing.T, db *mongo.Database, secrets []string, verified bool, 
 	must(err)
 	real, err := mail.NewOutbox(db, mail.OutboxConfig{App: "shop", Mailer: unsent{}, Compose: b.Compose, Now: b.now})
 	must(err)
-	b.outbox = &outbox{Outbox: real}
+	b.outbox = &outbox{Outbox: real, now: b.now}
 	b.Use(b.outbox, nil)
 	return b
 }

@@ -111,7 +111,7 @@ type Config struct {
 	// PerHour bounds, for each account, kind of mail and network that asks, how many links
 	// and codes are mailed in an hour; all networks together get four times as many. So
 	// nobody's mailbox is filled by others, and nobody keeps the owner from asking.
-	// Default 5.
+	// Default 5, at most 25.
 	PerHour int
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
@@ -127,6 +127,8 @@ type Service struct {
 
 // Composer composes what another package has enqueued.
 type Composer func(ctx context.Context, job mail.Job) (*mail.Message, error)
+
+const maxPerHour = 25
 
 // New returns what config describes. Before anything is asked of it, Use has to be given
 // the outbox, which in turn needs Compose.
@@ -148,6 +150,9 @@ func New(config Config) (*Service, error) {
 	}
 	if config.PerHour == 0 {
 		config.PerHour = 5
+	}
+	if config.PerHour < 0 || config.PerHour > maxPerHour {
+		return nil, fmt.Errorf("recovery: %d mails an hour are not 1 to %d", config.PerHour, maxPerHour)
 	}
 	if config.Provider == nil {
 		config.Provider = func(name string) string { return name }
