@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 
@@ -103,6 +104,12 @@ func (p *point) evicted() {
 		p.errorf("the account is %+v, %v", st, err)
 	}
 	in, err := p.healthy.app.Identities().Arrive(p.ctx, identity.Arrival{Provider: "acme", Issuer: acme, Subject: p.id})
+	if err == nil && in.UserID == p.id {
+		_, err = p.healthy.app.Users().Confirm(p.ctx, in.Proof) // the account decides
+		if errors.Is(err, users.ErrChanged) {
+			return
+		}
+	}
 	if err != nil || in.UserID == p.id {
 		p.errorf("the identity of whoever made the account arrives as %+v, %v", in, err)
 	}

@@ -135,11 +135,6 @@ func proofCalls() []operation {
 				p.alive(in.session)
 			},
 		},
-		{
-			name:    "Sessions.Unprove",
-			call:    call(func(p *point) error { return p.app.Sessions().Unprove(p.ctx, p.id) }),
-			settled: func(p *point, _ outcome) { p.unproved(p.first); p.unproved(p.second) },
-		},
 	}
 }
 

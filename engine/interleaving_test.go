@@ -256,7 +256,7 @@ func TestFlowCookiesLeaveRoom(t *testing.T) {
 	}
 }
 
-// What the squatter asks for while a reset is half way is worth nothing after it.
+// The squatter can ask for nothing while a reset is half way.
 func TestChangeAskedDuringAReset(t *testing.T) {
 	t.Parallel()
 	for _, arrive := range []string{"reset", "magic-link"} {
@@ -287,12 +287,8 @@ func TestChangeAskedDuringAReset(t *testing.T) {
 			if trace, hits := f.Disarm(); hits == 0 {
 				t.Fatalf("%v", trace)
 			}
-			if asked != 202 || r.status > 204 {
+			if (asked != 401 && asked != 403) || r.status > 204 {
 				t.Fatalf("asked: %d, arrived: %d %s", asked, r.status, r.raw)
-			}
-			m.settled()
-			if len(m.post.to(evil)) > 0 {
-				m.takenOver(m.token(evil))
 			}
 		})
 	}

@@ -79,6 +79,9 @@ func (e *Engine) buildMail(ctx context.Context, app *App, k *keys.App) error {
 	}
 	if app.outbox, err = mail.NewOutbox(e.db, mail.OutboxConfig{
 		App: app.slug, Mailer: mailer, Compose: app.recovery.Compose, Events: app.events, Now: e.opts.Now, Logger: e.opts.Logger,
+		// As often as there is time for: what a link or a registration waits for is of use
+		// until it expires.
+		MaxAttempts: 1000,
 	}); err != nil {
 		return err
 	}

@@ -43,15 +43,25 @@ func (k keeper) Verified(ctx context.Context, userID, emailNorm string) error {
 }
 
 // Dispossess implements [users.RoleKeeper]. What was mailed needs no end here: it was
-// issued for another owner, or for another password.
+// issued for another owner, or for another password. Identities need none: the account does
+// not name them any more.
 func (k keeper) Dispossess(ctx context.Context, userID string) error {
-	return k.forget(ctx, userID, "account_reclaimed")
+	if err := k.revokeKeys(ctx, userID, "account_reclaimed"); err != nil {
+		return err
+	}
+	k.app.api.AccountReclaimed(ctx, userID)
+	return nil
 }
 
 // Forget implements [users.RoleKeeper].
 func (k keeper) Forget(ctx context.Context, userID string) error {
-	if err := k.forget(ctx, userID, "user_deleted"); err != nil {
+	if err := k.revokeKeys(ctx, userID, "user_deleted"); err != nil {
 		return err
+	}
+	if k.app.identities != nil {
+		if err := k.app.identities.Forget(ctx, userID); err != nil {
+			return err
+		}
 	}
 	if k.app.onetime != nil {
 		if err := k.app.onetime.Revoke(ctx, userID); err != nil {
@@ -69,17 +79,11 @@ func (k keeper) Forget(ctx context.Context, userID string) error {
 	return k.roles.Forget(ctx, userID)
 }
 
-// forget takes away what acts for the account.
-func (k keeper) forget(ctx context.Context, userID, reason string) error {
-	if k.app.apiKeys != nil {
-		if err := k.app.apiKeys.RevokeAll(ctx, userID, reason); err != nil {
-			return err
-		}
-	}
-	if k.app.identities == nil {
+func (k keeper) revokeKeys(ctx context.Context, userID, reason string) error {
+	if k.app.apiKeys == nil {
 		return nil
 	}
-	return k.app.identities.Forget(ctx, userID)
+	return k.app.apiKeys.RevokeAll(ctx, userID, reason)
 }
 
 // roleKeeper gives accounts the roles of the manifest.

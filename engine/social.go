@@ -64,7 +64,6 @@ func (e *Engine) buildOAuth(ctx context.Context, app *App, k *keys.App) error {
 		App: app.slug, Users: app.users, Keys: k, Link: identity.Policy(c.Link), CreateUsers: c.CreateUsers,
 		SignsInByMail: m.Auth.Mail.MagicLink || m.Auth.Mail.EmailCode, Events: app.events, Now: e.opts.Now,
 	}
-	config.Reclaimed = func(ctx context.Context, userID string) { app.api.AccountReclaimed(ctx, userID) }
 	if app.recovery != nil {
 		config.Linked, config.Removed = app.recovery.IdentityLinked, app.recovery.IdentityRemoved
 	}

@@ -17,9 +17,10 @@ func TestCloseWithoutDatabase(t *testing.T) {
 	o, err := mail.NewOutbox(storetest.Second(t, b.db, link), b.config())
 	b.must(err)
 	o.Start()
-	sent := make(chan struct{})
-	b.post.decide(func(context.Context, *mail.Message) error { link.Cut(); close(sent); return nil })
+	kept, sent := make(chan struct{}), make(chan struct{})
+	b.post.decide(func(context.Context, *mail.Message) error { <-kept; link.Cut(); close(sent); return nil })
 	b.enqueue(o)
+	close(kept)
 	<-sent
 	b.must(o.Close(context.Background()))
 	link.Restore()

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log"
 	"log/slog"
+	"os"
 	"testing/fstest"
 	"time"
 
@@ -17,10 +18,12 @@ import (
 
 // An SMTP server of a provider. Its password comes from the environment.
 func ExampleNewSMTP() {
-	password := secret.FromString("from the environment")
+	if err := os.Setenv("SMTP_PASSWORD", "from the environment"); err != nil {
+		log.Fatal(err)
+	}
 
 	mailer, err := mail.NewSMTP(mail.SMTPConfig{
-		Host: "smtp.example.com", Username: "shop", Password: password,
+		Host: "smtp.example.com", Username: "shop", Password: secret.FromString(os.Getenv("SMTP_PASSWORD")), // tokens/secret
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -150,6 +153,7 @@ func ExampleOutbox() {
 		log.Fatal(err)
 	}
 	outbox.Start()
+	defer outbox.Close(ctx)
 
 	err = outbox.Enqueue(ctx, mail.Job{
 		Kind: string(mail.EmailCode), To: "ann@example.com", UserID: "usr_1", NotAfter: time.Now().Add(10 * time.Minute),

@@ -105,7 +105,7 @@ func TestFaults(t *testing.T) {
 	tests := []struct{ name, text, pointer, says string }{
 		{"no slug", `{}`, "/slug", "required"},
 		{"bad slug", `{"slug":"Shop"}`, "/slug", "must match"},
-		{"array", `[]`, "", "must be a object"},
+		{"array", `[]`, "", "must be an object"},
 		{"syntax", `{"slug":}`, "", "valid JSON"},
 		{"trailing data", `{"slug":"a"} x`, "", "valid JSON"},
 		{"two documents", `{"slug":"a"}{}`, "", "after the end"},
@@ -185,7 +185,7 @@ func TestFaults(t *testing.T) {
 		{"wrong type", with(`"users":{"enabled":"yes"}`), "/auth/users/enabled", "must be a boolean"},
 		{"not in enum", with(`"cookies":{"same_site":"Lax"}`), "/auth/cookies/same_site", `"lax", "strict", "none"`},
 		{"below minimum", with(`"users":{"password":{"min_length":7}}`), "/auth/users/password/min_length", "at least 8"},
-		{"fraction", with(`"sessions":{"max_per_user":1.5}`), "/auth/sessions/max_per_user", "must be a integer"},
+		{"fraction", with(`"sessions":{"max_per_user":1.5}`), "/auth/sessions/max_per_user", "must be an integer"},
 		{"exponent", with(`"sessions":{"max_per_user":1e1}`), "/auth/sessions/max_per_user", "whole number"},
 		{"bad duration", with(`"tokens":{"access_ttl":"15 minutes"}`), "/auth/tokens/access_ttl", "duration"},
 		{"endless duration", with(`"tokens":{"refresh_ttl":"99999999999d"}`), "/auth/tokens/refresh_ttl", "duration"},

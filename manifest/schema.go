@@ -191,7 +191,11 @@ func (p *parser) collect(e *jsonschema.ValidationError, root any) {
 		}
 		p.fault(pointer, value, "must match %s", k.Want)
 	case *kind.Type:
-		p.fault(pointer, value, "must be a %s, not a %s", strings.Join(k.Want, " or a "), k.Got)
+		wanted := make([]string, len(k.Want))
+		for i, kind := range k.Want {
+			wanted[i] = withArticle(kind)
+		}
+		p.fault(pointer, value, "must be %s, not %s", strings.Join(wanted, " or "), withArticle(k.Got))
 	case *kind.Minimum:
 		p.fault(pointer, value, "must be at least %s", k.Want.RatString())
 	case *kind.Maximum:
@@ -272,4 +276,11 @@ func (p *parser) applyDefaults(s *schema, pointer string, tree map[string]any) {
 			p.applyDefaults(extra, pointer+"/"+escape(name), member)
 		}
 	}
+}
+
+func withArticle(kind string) string {
+	if strings.ContainsAny(kind[:1], "aio") {
+		return "an " + kind
+	}
+	return "a " + kind
 }

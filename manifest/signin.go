@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/mail"
 	"net/url"
 	"slices"
@@ -148,6 +149,9 @@ func (p *parser) checkOAuthProvider(at string, x *OAuthProvider) {
 			given++
 		}
 	}
+	if strings.HasSuffix(x.Issuer, "/.well-known/openid-configuration") {
+		p.fault(at+"/issuer", render(x.Issuer), "must be the address before /.well-known/openid-configuration")
+	}
 	switch {
 	case x.Preset == "" && x.Issuer == "" && given == 0:
 		p.fault(at, "", "needs a preset, an issuer, or the three endpoints")
@@ -164,6 +168,9 @@ func (p *parser) checkOAuthProvider(at string, x *OAuthProvider) {
 func (p *parser) checkMail(m *Manifest) {
 	a, c := &m.Auth, &m.Auth.Mail
 	if !c.Enabled() {
+		if c.SMTP.Host != "" {
+			p.fault("/auth/mail/from", "", "is required with smtp: without it nothing is mailed")
+		}
 		needs := func(at, value string) {
 			p.fault(at, value, "needs mail.from: without mail nobody could prove anything")
 		}
@@ -222,6 +229,12 @@ func (p *parser) checkMail(m *Manifest) {
 
 func (p *parser) checkSMTP(c *Mail) {
 	s := &c.SMTP
+	if strings.Contains(s.Host, ":") && net.ParseIP(s.Host) == nil {
+		p.fault("/auth/mail/smtp/host", render(s.Host), "must be a host alone; the port is smtp.port")
+	}
+	if s.Port == 465 && s.TLS != "tls" {
+		p.fault("/auth/mail/smtp/tls", render(s.TLS), `must be "tls" with port 465, where servers speak TLS from the first byte`)
+	}
 	if s.Host == "" && (s.Port != 0 || s.Username != "" || s.Password.Len() > 0) {
 		p.fault("/auth/mail/smtp/host", "", "is required with the rest of smtp")
 	}

@@ -93,7 +93,8 @@ type CreateOptions struct {
 	// Config.RememberMeFactor.
 	Remember bool
 	// AuthTime is when the user proved who they are. Zero means now; a later
-	// time counts as now.
+	// time counts as now. A guest proves nothing: no session of one is a recent sign-in,
+	// also when the guest has become a person.
 	AuthTime time.Time
 }
 
@@ -135,7 +136,10 @@ func (m *Manager) newRecord(start *Start, opts CreateOptions) *record {
 		factor = time.Duration(m.config.RememberMeFactor)
 	}
 	authTime := now
-	if !opts.AuthTime.IsZero() {
+	switch {
+	case opts.Kind == authz.KindAnonymous:
+		authTime = unproved
+	case !opts.AuthTime.IsZero():
 		authTime = earlier(store.Time(opts.AuthTime), now)
 	}
 	return &record{
@@ -151,6 +155,10 @@ func (m *Manager) newRecord(start *Start, opts CreateOptions) *record {
 		},
 	}
 }
+
+// unproved is the time of a proof that nobody has given: long before any that counts, and
+// not zero, which no access token may say.
+var unproved = time.Unix(1, 0)
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {

@@ -289,21 +289,6 @@ func (m *Manager) markAllEnded(ctx context.Context, userID string, epoch int64, 
 	return store.Error("end sessions", err)
 }
 
-// unproved is the time of a proof that nobody has given: long before any that counts, and
-// not zero, which no access token may say.
-var unproved = time.Unix(1, 0)
-
-// Unprove notes that nobody has proved anything in the sessions of userID: they live on,
-// and no request of theirs is a recent sign-in any more.
-func (m *Manager) Unprove(ctx context.Context, userID string) error {
-	ctx, cancel := store.Context(context.WithoutCancel(ctx))
-	defer cancel()
-	_, err := m.sessions.UpdateMany(ctx, bson.D{
-		{Key: "app", Value: m.config.App}, {Key: "user_id", Value: userID}, {Key: "state", Value: stateActive},
-	}, bson.D{{Key: "$set", Value: bson.D{{Key: "auth_time", Value: unproved}}}})
-	return store.Error("take the proof from sessions", err)
-}
-
 // Forget removes what is stored about the sessions of a user that is deleted.
 // EndAll has to come first: nothing is revoked here.
 func (m *Manager) Forget(ctx context.Context, userID string) error {

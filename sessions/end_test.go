@@ -8,6 +8,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/bson"
 
+	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/internal/store"
 	"github.com/mandate-auth/mandate/sessions"
 )
@@ -211,29 +212,31 @@ func TestSignInDuringAnEnd(t *testing.T) {
 	}
 }
 
-// Sessions that nobody has proved anything in live on, and are no recent sign-in; those of
-// others, and those that begin afterwards, are.
-func TestUnprove(t *testing.T) {
+// A session that began as a guest's is no recent sign-in, whatever time is given for it and
+// whatever the guest has become.
+func TestGuestsProveNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	s := b.signIn(t)
-	if err := b.Unprove(b.ctx(), "usr_00000000000000000000other0"); err != nil {
-		t.Fatal(err)
-	}
-	same, err := b.Refresh(b.ctx(), s.RefreshToken, sessions.Device{})
-	if err != nil || !same.AuthTime.Equal(s.AuthTime) {
-		t.Fatalf("another user's: %v, %v", same, err)
-	}
-	for range 2 {
-		if err := b.Unprove(b.ctx(), b.user); err != nil {
+	for _, at := range []time.Time{{}, b.now()} {
+		start, err := b.Begin(b.ctx(), b.user)
+		if err != nil {
 			t.Fatal(err)
 		}
+		guest, err := b.Create(b.ctx(), start, sessions.CreateOptions{Kind: authz.KindAnonymous, AuthTime: at})
+		if err != nil {
+			t.Fatal(err)
+		}
+		person, err := b.Refresh(b.ctx(), guest.RefreshToken, sessions.Device{})
+		if err != nil || person.Kind != authz.KindHuman {
+			t.Fatalf("%+v, %v", person, err)
+		}
+		for _, s := range []*sessions.Issued{guest, person} {
+			if s.AuthTime.Unix() != 1 {
+				t.Errorf("a %s has proved something at %v", s.Kind, s.AuthTime)
+			}
+		}
 	}
-	after, err := b.Refresh(b.ctx(), same.RefreshToken, sessions.Device{})
-	if err != nil || after.AuthTime.After(s.AuthTime.Add(-365*24*time.Hour)) || after.AuthTime.Unix() < 1 {
-		t.Errorf("%v, %v", after, err)
-	}
-	if next := b.signIn(t); next.AuthTime.Before(s.AuthTime) {
-		t.Errorf("a sign-in afterwards is of %v", next.AuthTime)
+	if s := b.signIn(t); time.Since(s.AuthTime) > time.Hour {
+		t.Errorf("a person's sign-in is of %v", s.AuthTime)
 	}
 }

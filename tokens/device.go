@@ -23,22 +23,23 @@ type Devices struct {
 // NewDevices returns the device tokens of the app whose keys are given.
 func NewDevices(k *keys.App) *Devices { return &Devices{keys: k} }
 
-// Issue returns a new device token for userID: "mdt1.<kid>.<id>.<mac>".
-func (d *Devices) Issue(userID string) string {
+// Issue returns a new device token for the subject, the id of an account or what else
+// names it: "mdt1.<kid>.<id>.<mac>".
+func (d *Devices) Issue(subject string) string {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails: see crypto/rand.Read
-	return d.sign(userID, base64.RawURLEncoding.EncodeToString(id[:]))
+	return d.sign(subject, base64.RawURLEncoding.EncodeToString(id[:]))
 }
 
-func (d *Devices) sign(userID, id string) string {
+func (d *Devices) sign(subject, id string) string {
 	key := d.keys.Newest(keys.Device)
-	mac := key.MAC(deviceData(userID, id))
+	mac := key.MAC(deviceData(subject, id))
 	return devicePrefix + "." + key.ID + "." + id + "." + base64.RawURLEncoding.EncodeToString(mac)
 }
 
-// Verify returns the device's id when token is one that was issued for userID,
+// Verify returns the device's id when token is one that was issued for the subject,
 // and "" otherwise.
-func (d *Devices) Verify(userID, token string) string {
+func (d *Devices) Verify(subject, token string) string {
 	if len(token) > 256 {
 		return ""
 	}
@@ -55,7 +56,7 @@ func (d *Devices) Verify(userID, token string) string {
 		return ""
 	}
 	mac, err := decodeSegment(parts[3])
-	if err != nil || !key.Verify(deviceData(userID, parts[2]), mac) {
+	if err != nil || !key.Verify(deviceData(subject, parts[2]), mac) {
 		return ""
 	}
 	return parts[2]
@@ -63,6 +64,6 @@ func (d *Devices) Verify(userID, token string) string {
 
 // deviceData is what the MAC is over. The id has a fixed length and comes
 // first, so that no two pairs give one text.
-func deviceData(userID, id string) []byte {
-	return []byte("device token/" + id + "/" + userID)
+func deviceData(subject, id string) []byte {
+	return []byte("device token/" + id + "/" + subject)
 }

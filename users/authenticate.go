@@ -81,7 +81,7 @@ func (s *Store) Authenticate(ctx context.Context, c Credentials) (*Proof, error)
 	}
 	id := s.identifierID(norm)
 	if r.ID != "" && c.DeviceToken != "" {
-		if device := s.config.Devices.Verify(r.ID, c.DeviceToken); device != "" {
+		if device := s.config.Devices.Verify(r.DeviceSubject(), c.DeviceToken); device != "" {
 			id = s.deviceID(r.ID, device)
 		}
 	}

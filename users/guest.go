@@ -18,11 +18,17 @@ var ErrNotGuest = errors.New("no guest")
 
 // adopt makes the account of a guest that of the person r, whose id becomes the
 // guest's. Its sessions and its roles stay as they are, its device no longer opens it.
-// Whoever else has a session of the guest has shown no credential of the person: none of
-// them is a recent sign-in.
+// Whoever else has a session of the guest has shown no credential of the person: no
+// session that began as a guest's is a recent sign-in.
 func (s *Store) adopt(ctx context.Context, r *record, guest string, trusted bool) error {
 	if !store.ValidID(guest, "usr_") {
 		return ErrNotGuest
+	}
+	// Not to give roles to whom a token of before still names a guest.
+	if is, err := s.read(ctx, bson.M{"_id": guest, "app": s.config.App}); errors.Is(err, ErrNotFound) || (err == nil && (is.Kind != authz.KindAnonymous || is.Status != Active)) {
+		return ErrNotGuest
+	} else if err != nil {
+		return err
 	}
 	if r.EmailNorm != "" {
 		// Not to give roles for an address that is another's. The index decides.
@@ -51,19 +57,14 @@ func (s *Store) adopt(ctx context.Context, r *record, guest string, trusted bool
 	if len(r.Profile) > 0 {
 		set["profile"] = r.Profile
 	}
-	if err := s.config.Sessions.Unprove(ctx, guest); err != nil {
-		return err
-	}
 	if err := s.becomes(ctx, r, guest, bson.M{"$set": set, "$unset": bson.M{"device_hash": ""}}); err != nil {
 		return err
 	}
-	ctx = context.WithoutCancel(ctx)
-	// Once more, for those that the device has begun in between.
-	if err := s.config.Sessions.Unprove(ctx, guest); err != nil || !trusted {
-		return err
+	if !trusted {
+		return nil
 	}
 	// After the write: an account that became another person's has no right to them.
-	return s.verified(ctx, guest, r.EmailNorm)
+	return s.verified(context.WithoutCancel(ctx), guest, r.EmailNorm)
 }
 
 // becomes writes the update on the condition that the guest is one still.

@@ -35,16 +35,26 @@ func (s *Store) ChangePassword(ctx context.Context, id string, c PasswordChange)
 	if err != nil {
 		return err
 	}
+	// Once before the password is stored: a call that fails there is made again as it was.
+	// And once after it, for those who have signed in by the old one in between.
+	if err := s.endOthers(ctx, id, c.KeepSession); err != nil {
+		return err
+	}
 	if err := s.storePassword(ctx, id, hash, c.New); err != nil {
 		return err
 	}
-	if !s.config.KeepOtherSessions {
-		if err := s.config.Sessions.EndOthers(ctx, id, c.KeepSession, "password_changed"); err != nil {
-			return err
-		}
+	if err := s.endOthers(ctx, id, c.KeepSession); err != nil {
+		return err
 	}
 	s.report(ctx, event.PasswordChanged, event.Success, id, "")
 	return nil
+}
+
+func (s *Store) endOthers(ctx context.Context, id, keep string) error {
+	if s.config.KeepOtherSessions {
+		return nil
+	}
+	return s.config.Sessions.EndOthers(ctx, id, keep, "password_changed")
 }
 
 // Reauthenticate checks the current password of somebody who is signed in, before what
@@ -64,7 +74,7 @@ func (s *Store) reauthenticate(ctx context.Context, r *record, current, deviceTo
 	if r.EmailNorm == "" {
 		counted = s.identifierID("user/" + r.ID)
 	}
-	if device := s.config.Devices.Verify(r.ID, deviceToken); deviceToken != "" && device != "" {
+	if device := s.config.Devices.Verify(r.DeviceSubject(), deviceToken); deviceToken != "" && device != "" {
 		counted = s.deviceID(r.ID, device)
 	}
 	hash, err := s.check(ctx, counted, r, current)

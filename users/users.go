@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"go.mongodb.org/mongo-driver/bson"
@@ -97,6 +98,18 @@ type User struct {
 	Profile       map[string]any `bson:"profile,omitempty" json:"profile,omitempty"`
 	CreatedAt     time.Time      `bson:"created_at" json:"created_at"`
 	UpdatedAt     time.Time      `bson:"updated_at" json:"updated_at"`
+
+	owner int64 // of the record
+}
+
+// DeviceSubject is what device tokens of the account are issued for: its id, and for a
+// later owner something else. Who has made it with somebody else's address keeps no device
+// of the owner's.
+func (u *User) DeviceSubject() string {
+	if u.owner == 0 {
+		return u.ID
+	}
+	return u.ID + "/" + strconv.FormatInt(u.owner, 10)
 }
 
 // record is a user as it is stored.
@@ -114,8 +127,8 @@ type record struct {
 	ResetStamp string `bson:"reset_stamp,omitempty"`
 	// Owner counts how often the account has got another owner: see [Store.Reclaim].
 	Owner int64 `bson:"owner,omitempty"`
-	// Handover says that the account is getting another owner. Sessions of the one before
-	// may live until that has ended: they link no identity and change no address.
+	// Handover says that the account is getting another owner. Until that has ended, which
+	// whoever proves the address does, nobody is let in.
 	Handover bool `bson:"handover,omitempty"`
 }
 
@@ -124,9 +137,6 @@ type SessionEnder interface {
 	EndAll(ctx context.Context, userID, reason string) error
 	EndOthers(ctx context.Context, userID, keep, reason string) error
 	Forget(ctx context.Context, userID string) error
-	// Unprove notes that nobody has proved anything in the user's sessions: they live on,
-	// and are no recent sign-in.
-	Unprove(ctx context.Context, userID string) error
 }
 
 // RoleKeeper gives accounts what they may do.
@@ -139,8 +149,8 @@ type RoleKeeper interface {
 	// Verified gives an account what its address entitles it to. It is repeated when a
 	// call was not answered.
 	Verified(ctx context.Context, userID, emailNorm string) error
-	// Dispossess takes away what lets the owner of before act for the account, API keys
-	// and identities. The roles stay.
+	// Dispossess takes away what lets the owner of before act for the account, its API
+	// keys, and tells the owner that there is now. The roles stay. It may be repeated.
 	Dispossess(ctx context.Context, userID string) error
 	// Forget takes everything from an account that goes.
 	Forget(ctx context.Context, userID string) error
@@ -148,8 +158,9 @@ type RoleKeeper interface {
 
 // DeviceTokens recognises devices that an account was used on.
 type DeviceTokens interface {
-	// Verify returns the device's id, "" when the token is not one of userID's.
-	Verify(userID, token string) string
+	// Verify returns the device's id, "" when the token was not issued for the subject:
+	// see [User.DeviceSubject].
+	Verify(subject, token string) string
 }
 
 // BreachChecker asks a collection of passwords that have been stolen elsewhere.
@@ -332,6 +343,8 @@ func (s *Store) admissible(r *record) error {
 	switch {
 	case r.Status != Active:
 		return ErrDisabled
+	case r.Handover:
+		return ErrUnverified // sessions and keys of the owner before may live still
 	case s.config.RequireVerified && r.Kind == authz.KindHuman && !r.EmailVerified:
 		return ErrUnverified
 	default:
@@ -350,6 +363,7 @@ func (s *Store) read(ctx context.Context, filter bson.M) (*record, error) {
 	if err != nil {
 		return nil, store.Error("read the user", err)
 	}
+	r.User.owner = r.Owner
 	return &r, nil
 }
 

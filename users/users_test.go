@@ -49,8 +49,6 @@ func (e *ender) EndAll(_ context.Context, id, reason string) error {
 	return e.note("all " + id + " " + reason)
 }
 
-func (e *ender) Unprove(context.Context, string) error { return nil }
-
 func (e *ender) EndOthers(_ context.Context, id, keep, _ string) error {
 	return e.note("others " + id + " " + keep)
 }
@@ -244,8 +242,8 @@ func TestChangePassword(t *testing.T) {
 	if err := change(password, "another long passphrase"); err != nil {
 		t.Fatal(err)
 	}
-	if want := "others " + u.ID + " ses_1"; len(b.ender.calls) != 1 || b.ender.calls[0] != want {
-		t.Errorf("ended: %v, want %q", b.ender.calls, want)
+	if want := "others " + u.ID + " ses_1"; len(b.ender.calls) != 2 || b.ender.calls[0] != want || b.ender.calls[1] != want {
+		t.Errorf("ended: %v, want %q before and after", b.ender.calls, want)
 	}
 	if _, err := b.Confirm(t.Context(), proof); !errors.Is(err, users.ErrChanged) {
 		t.Errorf("a sign-in that began before: got %v, want ErrChanged", err)

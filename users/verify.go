@@ -24,7 +24,7 @@ func (s *Store) VerifyEmail(ctx context.Context, id, norm string) (*User, error)
 		return nil, ErrChanged
 	}
 	switch {
-	case r.EmailVerified:
+	case r.EmailVerified && !r.Handover:
 	case r.Handover:
 		if err := s.resume(ctx, r); err != nil {
 			return nil, err
@@ -87,10 +87,9 @@ func (s *Store) Reclaim(ctx context.Context, st *State) (*State, error) {
 		return nil, err
 	}
 	filter["owner"] = st.Owner + 1
-	if err := s.handOver(ctx, st.User.ID, st.EmailNorm, filter); err != nil {
+	if err := s.handOver(ctx, st.User.ID, st.EmailNorm, "", filter); err != nil {
 		return nil, err
 	}
-	s.report(ctx, event.AccountReclaimed, event.Success, st.User.ID, "")
 	return s.State(ctx, st.User.ID)
 }
 
@@ -103,18 +102,18 @@ func (s *Store) resume(ctx context.Context, r *record) error {
 	}
 	filter := s.same(r.ID, r.Owner)
 	filter["email_norm"], filter["handover"] = r.EmailNorm, true
-	if err := s.handOver(ctx, r.ID, r.EmailNorm, filter); err != nil {
-		return err
-	}
-	s.report(ctx, event.AccountReclaimed, event.Success, r.ID, "")
-	return nil
+	return s.handOver(ctx, r.ID, r.EmailNorm, "", filter)
 }
 
 // handOver is the end of a change of owner, once nobody is signed in any more. The
-// verification is the last write: until then the next call begins again. It counts once
-// more, so that what sessions of before have begun meanwhile, by what they could read of
-// the account, is another owner's.
-func (s *Store) handOver(ctx context.Context, id, norm string, filter bson.M) error {
+// verification is the last write: until then the next call begins again, and tells again.
+// It counts once more, so that what sessions of before have begun meanwhile, by what they
+// could read of the account, is another owner's.
+func (s *Store) handOver(ctx context.Context, id, norm, reason string, filter bson.M) error {
+	// Not to take from the owner what they have by now, where another call was faster.
+	if err := s.change(ctx, filter, bson.M{"$set": bson.M{"handover": true}}); err != nil {
+		return err
+	}
 	if s.config.Roles != nil {
 		if err := s.config.Roles.Dispossess(ctx, id); err != nil {
 			return err
@@ -123,6 +122,7 @@ func (s *Store) handOver(ctx context.Context, id, norm string, filter bson.M) er
 	if err := s.verified(ctx, id, norm); err != nil {
 		return err
 	}
+	s.report(ctx, event.AccountReclaimed, event.Success, id, reason)
 	return s.change(ctx, filter, bson.M{
 		"$set": bson.M{"email_verified": true}, "$unset": bson.M{"handover": ""}, "$inc": bson.M{"owner": int64(1)},
 	})
@@ -142,14 +142,19 @@ type Mailed struct{ Stamp string }
 // all that follows is done again. It is a [FieldError] for a password that is not
 // admitted, and [ErrDisabled].
 func (s *Store) ResetPassword(ctx context.Context, id string, was Mailed, password string) (*User, error) {
-	r, err := s.active(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	if s.stamped(r, was.Stamp) {
-		err = s.replacePassword(ctx, r, was, password)
-	} else {
-		err = s.replaced(ctx, r, was, password)
+	var r *record
+	var err error
+	for range 2 { // once more where the address was verified meanwhile: whose it is depends on that
+		if r, err = s.active(ctx, id); err != nil {
+			return nil, err
+		}
+		if !s.stamped(r, was.Stamp) {
+			err = s.replaced(ctx, r, was, password)
+			break
+		}
+		if err = s.replacePassword(ctx, r, was, password); !errors.Is(err, ErrChanged) {
+			break
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -161,14 +166,13 @@ func (s *Store) ResetPassword(ctx context.Context, id string, was Mailed, passwo
 	if err := s.unlock(ctx, r.EmailNorm); err != nil {
 		return nil, err
 	}
-	if !r.EmailVerified {
+	if !r.EmailVerified || r.Handover {
 		filter := s.same(r.ID, r.Owner)
 		filter["email_norm"], filter["password_hash"] = r.EmailNorm, r.PasswordHash
-		if err := s.handOver(ctx, r.ID, r.EmailNorm, filter); err != nil {
+		if err := s.handOver(ctx, r.ID, r.EmailNorm, "reset", filter); err != nil {
 			return nil, err
 		}
 		r.EmailVerified = true
-		s.report(ctx, event.AccountReclaimed, event.Success, id, "reset")
 	}
 	s.report(ctx, event.PasswordChanged, event.Success, id, "reset")
 	return &r.User, nil
@@ -205,7 +209,14 @@ func (s *Store) replacePassword(ctx context.Context, r *record, was Mailed, pass
 		update["$unset"], more["owner"], set["handover"] = bson.M{"links": ""}, int64(1), true
 		owner++
 	}
-	if err := s.change(ctx, s.unchanged(r), update); err != nil {
+	filter := s.unchanged(r)
+	filter["email_verified"] = r.EmailVerified
+	// Before it as well: once the password is stored its owner signs in, also where this
+	// call dies, and whoever was in before must not be any more.
+	if err := s.config.Sessions.EndAll(ctx, r.ID, "password_reset"); err != nil {
+		return err
+	}
+	if err := s.change(ctx, filter, update); err != nil {
 		return err
 	}
 	r.PasswordHash, r.Owner = hash, owner

@@ -141,28 +141,48 @@ func move(ctx context.Context, from *old, app *engine.App, o users.ImportOptions
 	report, err := app.ImportUsers(ctx, lines, o)
 	_ = lines.CloseWithError(io.ErrClosedPipe) // ends an export that nobody reads any more
 	<-exported
-	fmt.Fprintf(out, "%d imported, %d there already, %d refused; left behind: %d guests, %d demo users\n",
-		report.Imported, report.Existing, report.Refused, behind.Guests, behind.Demo)
+	imported := "imported"
+	if o.DryRun {
+		imported = "would be imported"
+	}
+	fmt.Fprintf(out, "%d %s, %d there already, %d refused; left behind: %d guests, %d demo users\n",
+		report.Imported, imported, report.Existing, report.Refused, behind.Guests, behind.Demo)
 	for _, line := range refused {
 		fmt.Fprintln(out, line)
+	}
+	if err == nil && report.Lines == 0 && behind == (left{}) {
+		fmt.Fprintf(out, "nobody was found: the old database has no users whose app_id is %q\n", from.slug)
 	}
 	if err != nil {
 		return fmt.Errorf("run it again, it goes on where it was: %w", err)
 	}
-	rules, people, err := from.policies(ctx)
+	p, err := from.policies(ctx)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(out, "rules for auth.policy.authorization.initial_policies of the manifest:")
+	if err := list(out, p.forManifest); err != nil {
+		return err
+	}
+	if len(p.denied) > 0 {
+		fmt.Fprintln(out, "rules that DENY, and need a model that knows that; initial_policies would allow it:")
+		if err := list(out, p.denied); err != nil {
+			return err
+		}
+	}
+	if p.people > 0 {
+		fmt.Fprintf(out, "%d rules are about single people: write them anew with Authz().AddRules and the new ids\n", p.people)
+	}
+	return nil
+}
+
+func list(out io.Writer, rules [][]string) error {
 	for _, r := range rules {
 		text, err := json.Marshal(r)
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(out, "  %s\n", text)
-	}
-	if people > 0 {
-		fmt.Fprintf(out, "%d rules are about single people: write them anew with Authz().AddRules and the new ids\n", people)
 	}
 	return nil
 }

@@ -127,7 +127,7 @@ func TestRun(t *testing.T) { // not parallel: the environment is everybody's
 	if out, err = call(append(into, "-dry-run")...); err != nil {
 		t.Fatal(err)
 	}
-	contains(t, out, "2 imported")
+	contains(t, out, "2 would be imported")
 	users := server.Client().Database("new").Collection("users")
 	if n, _ := users.CountDocuments(t.Context(), bson.M{}); n != 0 {
 		t.Errorf("a dry run moved %d users", n)

@@ -159,6 +159,7 @@ type rule struct {
 	V0   string `bson:"v0"`
 	V1   string `bson:"v1"`
 	V2   string `bson:"v2"`
+	V3   string `bson:"v3"`
 }
 
 func (o *old) rules(ctx context.Context) ([]rule, error) {
@@ -183,18 +184,35 @@ func (o *old) granted(ctx context.Context) (map[string][]string, error) {
 	return out, err
 }
 
-// policies returns the rules about roles in the form of the manifest, and those about
-// single people, which have to be written anew: here a subject is an id.
-func (o *old) policies(ctx context.Context) (forManifest [][]string, people int, err error) {
+// policies are the old rules.
+type policies struct {
+	// forManifest are those about roles, in the form of the manifest, and denied those that
+	// deny something, which the manifest's own model does not know.
+	forManifest, denied [][]string
+	// people is how many are about single people, who have to be written anew: here a
+	// subject is an id.
+	people int
+}
+
+func (o *old) policies(ctx context.Context) (p policies, err error) {
 	all, err := o.rules(ctx)
 	for _, r := range all {
+		rule := []string{r.V0, r.V1, r.V2}
 		switch {
 		case r.Kind != "p":
-		case strings.Contains(r.V0, "@"):
-			people++
+		case strings.Contains(r.V0, "@") || isID(r.V0):
+			p.people++
+		case r.V3 == "deny":
+			p.denied = append(p.denied, rule)
 		default:
-			forManifest = append(forManifest, []string{r.V0, r.V1, r.V2})
+			p.forManifest = append(p.forManifest, rule)
 		}
 	}
-	return forManifest, people, err
+	return p, err
+}
+
+// isID reports whether a subject is the id of a user and no role.
+func isID(subject string) bool {
+	_, err := primitive.ObjectIDFromHex(subject)
+	return err == nil
 }

@@ -182,6 +182,7 @@ func TestBrowserLinksAndVerifies(t *testing.T) {
 	p := s.tab(t)
 	const email = "ada@example.com"
 	p.run(p.home(), typed("#email", email), typed("#password", password), click("#register"), says("#who", email), says("#verified", "not verified"))
+	p.run(click("#verify-mail"), says("#message", "A link is in the mails"))
 	p.open(email, "/verify")
 	p.run(click("#token-button"), says("#message", "verified"), chromedp.WaitNotVisible("#token-form", chromedp.ByQuery))
 	p.run(click("#link button"), click("button[value=bob]"), says("#message", "address"), says("#who", email))

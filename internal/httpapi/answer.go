@@ -46,7 +46,7 @@ func (a *API) answerWith(w http.ResponseWriter, r *http.Request, status int, t T
 	out.PreviousGuest = g.previous
 	device := ""
 	if g.User.Email != "" {
-		device = a.config.Devices.Issue(g.User.ID)
+		device = a.config.Devices.Issue(g.User.DeviceSubject())
 	}
 	if t == TransportCookie {
 		if err := a.SetCookies(w, r, g.Session, g.Access, device); err != nil {

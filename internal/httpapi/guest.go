@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 
 	"github.com/mandate-auth/mandate/authz"
@@ -46,6 +47,49 @@ func (a *API) stillGuest(ctx context.Context, i *intent) (string, error) {
 	return i.Guest, err
 }
 
+// entering is what belongs to a sign-in besides the session.
+type entering struct {
+	// before is done when it is certain who signs in, and after when the session has begun:
+	// where that fails, the session ends.
+	before func(userID string) error
+	after  func(*Grant) error
+}
+
+// first is the entering with one thing more to do before.
+func (e entering) first(do func(userID string) error) entering {
+	then := e.before
+	e.before = func(userID string) error {
+		if err := do(userID); err != nil || then == nil {
+			return err
+		}
+		return then(userID)
+	}
+	return e
+}
+
+// entering ends the session that the browser has, and leaves the guest whose it is. A
+// guest's goes when the person's has begun: whoever is refused is a guest still. Any other
+// goes first, and makes room for the next.
+func (a *API) entering(r *http.Request, t Transport, guest string) entering {
+	return entering{
+		before: func(userID string) error {
+			if guest != "" && guest != userID {
+				return nil
+			}
+			return a.replace(r, t)
+		},
+		after: func(g *Grant) (err error) {
+			if guest == "" || guest == g.User.ID {
+				return nil
+			}
+			if g.previous, err = a.leaveGuest(r.Context(), guest, g.User.ID); err != nil {
+				return err
+			}
+			return a.replace(r, t)
+		},
+	}
+}
+
 // leaveGuest tells the service that somebody has signed in to an account who was a guest
 // until now: two accounts, one of which nobody may come back to. It returns the guest that
 // was left, "" for none.
@@ -63,6 +107,8 @@ func (a *API) leaveGuest(ctx context.Context, guest, userID string) (left string
 	}
 	if a.config.GuestSignedIn != nil {
 		if err := a.config.GuestSignedIn(ctx, guest, userID); err != nil {
+			a.config.Logger.LogAttrs(ctx, slog.LevelError, "the service refused what a guest leaves behind", slog.String("app", a.config.App),
+				slog.String("guest", guest), slog.String("user", userID), slog.Any("error", err))
 			p := refuse(CodeConflict)
 			p.Detail = "What the guest has could not be moved to the account."
 			p.cause = fmt.Errorf("guest signed in: %w", err)

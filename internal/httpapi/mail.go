@@ -150,10 +150,9 @@ func (a *API) recent(w http.ResponseWriter, r *http.Request, p *authz.Principal,
 	return a.config.Users.Reauthenticate(r.Context(), p.ID, password, device)
 }
 
-// fresh reports whether the principal has signed in within that time. A guest has proved
-// nothing, and by a token of before is a person's by now.
+// fresh reports whether the principal has signed in within that time.
 func (a *API) fresh(p *authz.Principal, within time.Duration) bool {
-	return p.Kind != authz.KindAnonymous && a.config.Now().Sub(p.AuthTime) <= within
+	return a.config.Now().Sub(p.AuthTime) <= within
 }
 
 // changeEmail mails a link to an address that is to become the account's.
@@ -257,9 +256,10 @@ func (a *API) byMail(w http.ResponseWriter, r *http.Request, o *options, how str
 	if err != nil {
 		return err
 	}
-	a.untold(r.Context(), "account_recovered", in.Untold)
-	guest := a.guest(r)
-	g, err := a.enter(r, in.Proof, guest, t, o, how)
+	g, err := a.enter(r, in.Proof, a.guest(r), t, o, how)
+	if is(err, users.ErrChanged, users.ErrDisabled, users.ErrUnverified) {
+		a.report(r.Context(), event.LoginFailed, event.Failure, &authz.Principal{ID: in.UserID}, how)
+	}
 	if is(err, users.ErrChanged) {
 		err = recovery.ErrInvalid // the account is not what it was when the mail was sent
 	}
@@ -272,20 +272,11 @@ func (a *API) byMail(w http.ResponseWriter, r *http.Request, o *options, how str
 // enter begins the session of somebody who has proved by other means than a password who
 // they are.
 func (a *API) enter(r *http.Request, proof *users.Proof, guest string, t Transport, o *options, how string) (*Grant, error) {
-	left := ""
-	g, err := a.start(r.Context(), proof, a.device(r, o.deviceID, o.deviceName), o.remember, func() (err error) { //nolint:contextcheck // the request's is the one that start has
-		if left, err = a.leaveGuest(r.Context(), guest, proof.UserID()); err != nil {
-			return err
-		}
-		if err := a.codesAnew(r.Context(), proof.UserID()); err != nil {
-			return err
-		}
-		return a.replace(r, t)
-	})
+	e := a.entering(r, t, guest).first(func(userID string) error { return a.codesAnew(r.Context(), userID) }) //nolint:contextcheck // it is the request's
+	g, err := a.start(r.Context(), proof, a.device(r, o.deviceID, o.deviceName), o.remember, e)
 	if err != nil {
 		return nil, err
 	}
-	g.previous = left
 	a.report(r.Context(), event.LoginSucceeded, event.Success, &authz.Principal{ID: g.User.ID, Kind: g.User.Kind}, how)
 	return g, nil
 }

@@ -86,7 +86,9 @@ func (a *API) logout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	ended := ""
 	if token != "" {
+		_, ended = a.config.Sessions.Owner(token)
 		err := a.config.Sessions.EndByToken(r.Context(), token, "logout")
 		// A cookie that means nothing any more is simply cleared.
 		if err != nil && !is(err, sessions.ErrNotFound) && (t != TransportCookie || !is(err, sessions.ErrTokenInvalid)) {
@@ -94,7 +96,7 @@ func (a *API) logout(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if access.method == methodBearer || access.method == methodCookie {
-		if err := a.endByAccess(r, access.text, "logout", access.method == methodCookie || token != ""); err != nil {
+		if err := a.endByAccess(r, access.text, "logout", access.method == methodCookie || token != "", ended); err != nil {
 			return err
 		}
 	}
@@ -106,14 +108,18 @@ func (a *API) logout(w http.ResponseWriter, r *http.Request) error {
 }
 
 // endByAccess ends the session of an access token. lenient ignores a token that
-// means nothing: a cookie that is simply cleared, or one beside a token that did.
-func (a *API) endByAccess(r *http.Request, access, reason string, lenient bool) error {
+// means nothing: a cookie that is simply cleared, or one beside a token that did. A session
+// that has just been ended by its refresh token is not ended twice.
+func (a *API) endByAccess(r *http.Request, access, reason string, lenient bool, ended string) error {
 	v, err := a.ended(r.Context(), access)
 	if err != nil {
 		if lenient && is(err, tokens.ErrInvalid, tokens.ErrMalformed) {
 			return nil
 		}
 		return err
+	}
+	if v.SessionID() == ended {
+		return nil
 	}
 	err = a.config.Sessions.End(r.Context(), v.Subject(), v.SessionID(), reason)
 	if is(err, sessions.ErrNotFound) {
@@ -135,7 +141,7 @@ func (a *API) SignOut(w http.ResponseWriter, r *http.Request) error {
 // endCookies ends the sessions whose cookies the request carries. Outside the
 // base path a browser sends the access cookie alone.
 func (a *API) endCookies(r *http.Request, reason string) error {
-	secure := a.secure(r)
+	secure, ended := a.secure(r), ""
 	for _, kind := range []cookies.Kind{cookies.Refresh, cookies.Access} {
 		value, err := a.config.Jar.Read(r, kind, secure)
 		if err != nil {
@@ -144,9 +150,10 @@ func (a *API) endCookies(r *http.Request, reason string) error {
 		switch {
 		case value == "":
 		case kind == cookies.Refresh:
+			_, ended = a.config.Sessions.Owner(value)
 			err = a.config.Sessions.EndByToken(r.Context(), value, reason)
 		default:
-			err = a.endByAccess(r, value, reason, true)
+			err = a.endByAccess(r, value, reason, true, ended)
 		}
 		if err != nil && !is(err, sessions.ErrNotFound, sessions.ErrTokenInvalid) {
 			return err
@@ -162,7 +169,7 @@ func (a *API) SignIn(w http.ResponseWriter, r *http.Request, userID string) erro
 	if !a.cookieTransport() {
 		return errNoCookies
 	}
-	g, err := a.start(r.Context(), users.ProveByService(userID), a.Device(r), false, func() error { return a.endCookies(r, "replaced") })
+	g, err := a.start(r.Context(), users.ProveByService(userID), a.Device(r), false, entering{before: func(string) error { return a.endCookies(r, "replaced") }})
 	if err != nil {
 		return err
 	}

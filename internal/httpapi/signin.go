@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -103,6 +104,11 @@ func (a *API) register(w http.ResponseWriter, r *http.Request) error {
 	}
 	n.Guest = a.guest(r)
 	proof, err := a.admitted(r, n, invited)
+	if is(err, users.ErrNotGuest) {
+		p := refuse(CodeConflict)
+		p.Detail = "The account is a person's by now; refresh the session first."
+		return p
+	}
 	if err != nil {
 		return err
 	}
@@ -110,18 +116,11 @@ func (a *API) register(w http.ResponseWriter, r *http.Request) error {
 		write(w, http.StatusAccepted, struct{}{})
 		return nil
 	}
-	left := ""
-	g, err := a.start(r.Context(), proof, a.device(r, o.deviceID, o.deviceName), o.remember, func() (err error) { //nolint:contextcheck // the request's is the one that start has
-		// Who was invited may get an account that was there, and not the guest's.
-		if left, err = a.leaveGuest(r.Context(), n.Guest, proof.UserID()); err != nil {
-			return err
-		}
-		return a.replace(r, t)
-	})
+	// Who was invited may get an account that was there, and not the guest's.
+	g, err := a.start(r.Context(), proof, a.device(r, o.deviceID, o.deviceName), o.remember, a.entering(r, t, n.Guest)) //nolint:contextcheck // the request's is the one that start has
 	if err != nil {
 		return err
 	}
-	g.previous = left
 	return a.answer(w, r, http.StatusCreated, t, g, "")
 }
 
@@ -133,7 +132,9 @@ func (a *API) admitted(r *http.Request, n users.NewUser, invited string) (*users
 		_, proof, err := a.config.Invitations.Accept(r.Context(), invited, n)
 		return proof, err
 	case a.config.InviteOnly:
-		return nil, refuse(CodeRegistrationClosed)
+		p := refuse(CodeRegistrationClosed)
+		p.Detail = "This app takes people who were invited."
+		return nil, p
 	case a.config.RequireVerified:
 		p, err := a.config.Users.Prepare(r.Context(), n)
 		if err != nil {
@@ -176,17 +177,10 @@ func (a *API) login(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	guest, left := a.guest(r), ""
-	g, err := a.signIn(r.Context(), c, a.device(r, o.deviceID, o.deviceName), o.remember, func(userID string) (err error) { //nolint:contextcheck // the request's is the one that signIn has
-		if left, err = a.leaveGuest(r.Context(), guest, userID); err != nil {
-			return err
-		}
-		return a.replace(r, t)
-	})
+	g, err := a.signIn(r.Context(), c, a.device(r, o.deviceID, o.deviceName), o.remember, a.entering(r, t, a.guest(r))) //nolint:contextcheck // the request's is the one that signIn has
 	if err != nil {
 		return err
 	}
-	g.previous = left
 	return a.answer(w, r, http.StatusOK, t, g, "")
 }
 
@@ -196,12 +190,11 @@ func (a *API) login(w http.ResponseWriter, r *http.Request) error {
 // epoch is still the same. Whoever disables the user or changes the password in
 // between makes it start again.
 func (a *API) Login(ctx context.Context, c users.Credentials, d sessions.Device, remember bool) (*Grant, error) {
-	return a.signIn(ctx, c, d, remember, func(string) error { return nil })
+	return a.signIn(ctx, c, d, remember, entering{})
 }
 
-// signIn is Login with something to be done once it is certain who signs in, and before
-// the session begins.
-func (a *API) signIn(ctx context.Context, c users.Credentials, d sessions.Device, remember bool, certain func(userID string) error) (*Grant, error) {
+// signIn is Login with what else belongs to it.
+func (a *API) signIn(ctx context.Context, c users.Credentials, d sessions.Device, remember bool, e entering) (*Grant, error) {
 	var err error
 	for range signInAttempts {
 		var proof *users.Proof
@@ -209,12 +202,7 @@ func (a *API) signIn(ctx context.Context, c users.Credentials, d sessions.Device
 			return nil, err
 		}
 		var g *Grant
-		g, err = a.start(ctx, proof, d, remember, func() error {
-			if err := a.codesAnew(ctx, proof.UserID()); err != nil {
-				return err
-			}
-			return certain(proof.UserID())
-		})
+		g, err = a.start(ctx, proof, d, remember, e.first(func(userID string) error { return a.codesAnew(ctx, userID) }))
 		if err == nil {
 			a.report(ctx, event.LoginSucceeded, event.Success, &authz.Principal{ID: g.User.ID, Kind: g.User.Kind}, "")
 		}
@@ -236,17 +224,16 @@ func (a *API) codesAnew(ctx context.Context, userID string) error {
 // StartUnproved begins a session of a user whom the service has identified by itself, and
 // who only has to be admissible.
 func (a *API) StartUnproved(ctx context.Context, userID string, d sessions.Device, remember bool) (*Grant, error) {
-	return a.start(ctx, users.ProveByService(userID), d, remember, nil)
+	return a.Start(ctx, users.ProveByService(userID), d, remember)
 }
 
 // Start begins the session of somebody who has proved who they are.
 func (a *API) Start(ctx context.Context, proof *users.Proof, d sessions.Device, remember bool) (*Grant, error) {
-	return a.start(ctx, proof, d, remember, nil)
+	return a.start(ctx, proof, d, remember, entering{})
 }
 
-// start is Start with something to be done once the account has confirmed the proof. nil
-// does nothing.
-func (a *API) start(ctx context.Context, proof *users.Proof, d sessions.Device, remember bool, confirmed func() error) (*Grant, error) {
+// start is Start with what else belongs to it.
+func (a *API) start(ctx context.Context, proof *users.Proof, d sessions.Device, remember bool, e entering) (*Grant, error) {
 	start, err := a.config.Sessions.Begin(ctx, proof.UserID())
 	if err != nil {
 		return nil, err
@@ -261,8 +248,8 @@ func (a *API) start(ctx context.Context, proof *users.Proof, d sessions.Device, 
 	if err != nil {
 		return nil, err
 	}
-	if confirmed != nil {
-		if err := confirmed(); err != nil {
+	if e.before != nil {
+		if err := e.before(user.ID); err != nil {
 			return nil, err
 		}
 	}
@@ -274,7 +261,14 @@ func (a *API) start(ctx context.Context, proof *users.Proof, d sessions.Device, 
 	if err != nil {
 		return nil, err
 	}
-	return &Grant{User: user, Session: issued, Access: access}, nil
+	g := &Grant{User: user, Session: issued, Access: access}
+	if e.after == nil {
+		return g, nil
+	}
+	if err := e.after(g); err != nil {
+		return nil, errors.Join(err, a.config.Sessions.End(context.WithoutCancel(ctx), user.ID, issued.SessionID, "refused"))
+	}
+	return g, nil
 }
 
 // extras are what the service puts into an access token.
@@ -350,8 +344,8 @@ func (a *API) ofDevice(w http.ResponseWriter, r *http.Request, find func(context
 		if user, err = find(r.Context(), id); err != nil {
 			return err
 		}
-		g, err = a.start(r.Context(), users.ProveByDevice(user, id), a.device(r, o.deviceID, o.deviceName), o.remember, func() error { return a.replace(r, t) })
-		if !is(err, users.ErrChanged) { // a guest who has become a person meanwhile: the device opens another
+		g, err = a.start(r.Context(), users.ProveByDevice(user, id), a.device(r, o.deviceID, o.deviceName), o.remember, a.entering(r, t, "")) //nolint:contextcheck // it is the request's
+		if !is(err, users.ErrChanged) {                                                                                                       // a guest who has become a person meanwhile: the device opens another
 			break
 		}
 	}

@@ -209,7 +209,7 @@ func (a *API) arrived(w http.ResponseWriter, r *http.Request, query url.Values, 
 	if err != nil {
 		return "", err
 	}
-	device := a.config.Devices.Issue(g.User.ID)
+	device := a.config.Devices.Issue(g.User.DeviceSubject())
 	return res.Next, a.SetCookies(w, r, g.Session, g.Access, device)
 }
 
@@ -234,7 +234,7 @@ func arrivalOf(res *social.Result) (identity.Arrival, error) {
 // Arrive begins the session of whom a provider has identified, in the account of the
 // identity or in a new one.
 func (a *API) Arrive(ctx context.Context, arrival identity.Arrival, d sessions.Device, remember bool) (*Grant, error) {
-	return a.arrive(ctx, arrival, func(proof *users.Proof) (*Grant, error) { return a.start(ctx, proof, d, remember, nil) })
+	return a.arrive(ctx, arrival, func(proof *users.Proof) (*Grant, error) { return a.Start(ctx, proof, d, remember) })
 }
 
 // arrive finds or makes the account of an identity and enters it. What the account says
@@ -374,6 +374,9 @@ func (a *API) unlink(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if err := a.limit(w, r, LimitIdentities, p.ID, ""); err != nil {
+		return err
+	}
+	if err := a.stillSigned(r.Context(), p); err != nil {
 		return err
 	}
 	return done(w, a.config.Identities.Unlink(r.Context(), p.ID, provider, subject))

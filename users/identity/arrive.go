@@ -108,9 +108,6 @@ func (s *Store) first(ctx context.Context, a *Arrival) (*Arrived, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s.config.Reclaimed != nil {
-			s.config.Reclaimed(ctx, st.User.ID)
-		}
 		return s.join(ctx, reclaimed, a, true)
 	}
 	return s.join(ctx, st, a, false)

@@ -47,24 +47,6 @@ func TestDisabledHalfWay(t *testing.T) {
 	wantErr(t, "disabled", err, users.ErrDisabled)
 }
 
-// The owner hears that the account is theirs although the rest of the call fails.
-func TestReclaimedIsTold(t *testing.T) {
-	t.Parallel()
-	var told []string
-	b := setup(t, func(c *identity.Config) {
-		c.Reclaimed = func(_ context.Context, id string) { told = append(told, id) }
-	})
-	squatted := b.person(t, ada, false)
-	b.fail = errors.New("no mail today")
-	_, err := b.Arrive(t.Context(), acme("1", ada))
-	wantErr(t, "the first call", err, b.fail)
-	b.fail = nil
-	b.arrives(t, acme("1", ada))
-	if len(told) != 1 || told[0] != squatted.ID {
-		t.Errorf("told of %q, want %s once", told, squatted.ID)
-	}
-}
-
 // What an identity that was unlinked has left behind is nobody's.
 func TestTokensHalfWay(t *testing.T) {
 	t.Parallel()

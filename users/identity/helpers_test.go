@@ -35,7 +35,6 @@ type nobody struct{}
 
 func (nobody) EndAll(context.Context, string, string) error            { return nil }
 func (nobody) EndOthers(context.Context, string, string, string) error { return nil }
-func (nobody) Unprove(context.Context, string) error                   { return nil }
 func (nobody) Forget(context.Context, string) error                    { return nil }
 
 // keeper takes the identities of an account that changes hands or goes, as the engine does.

@@ -115,9 +115,6 @@ type Config struct {
 	// Linked and Removed are told about changes of an account, to tell its owner. Each
 	// may be nil.
 	Linked, Removed func(ctx context.Context, userID, provider string) error
-	// Reclaimed is told that an account has changed its owner, as soon as it has. It may
-	// be nil.
-	Reclaimed func(ctx context.Context, userID string)
 	// Events receives what happens. Default none.
 	Events event.Sink
 	// Now is the clock. Default time.Now.
@@ -228,7 +225,11 @@ func (s *Store) version(ctx context.Context, id, userID string) (string, error) 
 func (s *Store) drop(ctx context.Context, id, userID, version string) error {
 	ctx, cancel := store.Context(context.WithoutCancel(ctx))
 	defer cancel()
-	_, err := s.coll.DeleteOne(ctx, bson.M{"_id": id, "app": s.config.App, "user_id": userID, "version": version})
+	filter := bson.M{"_id": id, "app": s.config.App, "user_id": userID, "version": version}
+	if version == "" {
+		filter["version"] = bson.M{"$exists": false}
+	}
+	_, err := s.coll.DeleteOne(ctx, filter)
 	return store.Error("remove the identity", err)
 }
 

@@ -3,6 +3,7 @@ package invitation
 import (
 	"context"
 	"errors"
+	"maps"
 
 	"github.com/mandate-auth/mandate/authz"
 	"github.com/mandate-auth/mandate/engine/event"
@@ -88,7 +89,7 @@ func (s *Store) admit(ctx context.Context, r *record, n users.NewUser) (*users.U
 	case err != nil:
 		return nil, nil, err
 	case r.State == Accepted && r.UserID == st.User.ID && st.User.EmailVerified:
-		return s.resume(ctx, r, n.Password)
+		return s.resume(ctx, r, n)
 	case st.User.EmailVerified || st.User.Status != users.Active:
 		return nil, nil, users.ErrEmailTaken
 	default:
@@ -103,7 +104,7 @@ func (s *Store) register(ctx context.Context, r *record, n users.NewUser) (*user
 	}
 	owed := n.Guest != "" && r.Role != ""
 	n.Claim = func(ctx context.Context, userID string) error {
-		if err := s.claim(ctx, r, userID, owed); err != nil || owed || r.Role == "" {
+		if err := s.claim(ctx, r, userID, owed, false); err != nil || owed || r.Role == "" {
 			return err
 		}
 		return s.config.Grant(ctx, userID, r.Role)
@@ -145,7 +146,7 @@ func (s *Store) reclaim(ctx context.Context, r *record, st *users.State, n users
 	}
 	ctx = context.WithoutCancel(ctx)
 	id, owed := st.User.ID, r.Role != ""
-	if err := s.claim(ctx, r, id, owed); err != nil {
+	if err := s.claim(ctx, r, id, owed, true); err != nil {
 		return nil, nil, err
 	}
 	_, err := s.config.Users.ResetPassword(ctx, id, users.Mailed{Stamp: st.Stamp}, n.Password)
@@ -155,34 +156,41 @@ func (s *Store) reclaim(ctx context.Context, r *record, st *users.State, n users
 	if err != nil {
 		return nil, nil, err
 	}
-	profile := map[string]any{}
-	for key := range st.User.Profile {
-		profile[key] = nil // what somebody else has written
-	}
-	for key, value := range n.Profile {
-		profile[key] = value
-	}
-	if _, err := s.config.Users.UpdateProfile(ctx, id, profile); err != nil {
-		return nil, nil, err
-	}
 	taken := *r
-	taken.State, taken.UserID, taken.Owed = Accepted, id, owed
-	user, proof, err := s.resume(ctx, &taken, n.Password)
+	taken.State, taken.UserID, taken.Owed, taken.Reclaims = Accepted, id, owed, true
+	return s.resume(ctx, &taken, n)
+}
+
+// renewProfile puts the profile of who was invited in the place of what somebody else has
+// written.
+func (s *Store) renewProfile(ctx context.Context, id string, by map[string]any) error {
+	u, err := s.config.Users.Get(ctx, id)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	return user, proof, s.config.Mails.Recovered(ctx, id)
+	profile := map[string]any{}
+	for key := range u.Profile {
+		profile[key] = nil
+	}
+	maps.Copy(profile, by)
+	_, err = s.config.Users.UpdateProfile(ctx, id, profile)
+	return err
 }
 
 // resume ends an acceptance whose account is there, for who knows its password: a call
 // before was not answered. Anybody else who has the link finds the address taken.
-func (s *Store) resume(ctx context.Context, r *record, password string) (*users.User, *users.Proof, error) {
-	proof, err := s.config.Users.Authenticate(ctx, users.Credentials{Email: r.Email, Password: password})
+func (s *Store) resume(ctx context.Context, r *record, n users.NewUser) (*users.User, *users.Proof, error) {
+	proof, err := s.config.Users.Authenticate(ctx, users.Credentials{Email: r.Email, Password: n.Password})
 	if errors.Is(err, users.ErrInvalidCredentials) || (err == nil && proof.UserID() != r.UserID) {
 		return nil, nil, users.ErrEmailTaken
 	}
 	if err != nil {
 		return nil, nil, err
+	}
+	if r.Reclaims {
+		if err := s.renewProfile(ctx, r.UserID, n.Profile); err != nil {
+			return nil, nil, err
+		}
 	}
 	if err := s.settle(ctx, r, r.UserID, r.Owed); err != nil {
 		return nil, nil, err

@@ -324,9 +324,6 @@ func TestAcceptReclaims(t *testing.T) {
 	if got := b.find(t, made.ID); got.UserID != user.ID {
 		t.Errorf("%+v", got)
 	}
-	if job := b.outbox.last(t); job.Kind != "account_recovered" {
-		t.Errorf("told by %q", job.Kind)
-	}
 }
 
 // An account that was disabled is opened by no invitation.

@@ -42,7 +42,6 @@ type nobody struct{}
 func (nobody) EndAll(context.Context, string, string) error              { return nil }
 func (nobody) EndOthers(context.Context, string, string, string) error   { return nil }
 func (nobody) Check(context.Context, string, string) (authz.Kind, error) { return authz.KindHuman, nil }
-func (nobody) Unprove(context.Context, string) error                     { return nil }
 func (nobody) Forget(context.Context, string) error                      { return nil }
 
 // leaving tells the invitations of accounts that go.

@@ -75,6 +75,8 @@ type record struct {
 	EmailNorm  string `bson:"email_norm"`
 	// Made says that the account was stored: no other is made, also when it goes.
 	Made bool `bson:"made,omitempty"`
+	// Reclaims says that UserID was somebody else's before, whose profile has to go.
+	Reclaims bool `bson:"reclaims,omitempty"`
 	// Owed says that UserID was there before it was invited, and still has to get the role.
 	Owed bool `bson:"owed,omitempty"`
 	// PurgeAt is when the database may forget it.
@@ -88,8 +90,7 @@ type Config struct {
 	Users  *users.Store
 	Tokens *onetime.Store
 	Keys   *keys.App
-	// Outbox sends the mails, which Mails puts into words. Mails tells as well, by the outbox
-	// that it uses itself, that an account has changed hands.
+	// Outbox sends the mails, which Mails puts into words.
 	Outbox recovery.Outbox
 	Mails  *recovery.Service
 	// Page is the page of the service that the link opens.

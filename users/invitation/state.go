@@ -58,9 +58,9 @@ func (s *Store) unmade(id string, state State) bson.M {
 	return bson.M{"_id": id, "app": s.config.App, "state": state, "made": bson.M{"$exists": false}}
 }
 
-// claim takes the invitation for an account that is about to be made, or to be given to
-// who was invited. owed says that it gets the role after that.
-func (s *Store) claim(ctx context.Context, r *record, userID string, owed bool) error {
+// claim takes the invitation for an account that is about to be made, or, where it
+// reclaims, to be given to who was invited. owed says that it gets the role after that.
+func (s *Store) claim(ctx context.Context, r *record, userID string, owed, reclaims bool) error {
 	ctx = context.WithoutCancel(ctx)
 	filter := s.unmade(r.ID, Pending)
 	if r.State == Accepted {
@@ -73,7 +73,7 @@ func (s *Store) claim(ctx context.Context, r *record, userID string, owed bool) 
 		filter["state"], filter["user_id"] = Accepted, r.UserID
 	}
 	filter["ends_at"] = bson.M{"$gt": s.config.Now()}
-	taken, err := s.set(ctx, filter, bson.M{"state": Accepted, "user_id": userID, "owed": owed})
+	taken, err := s.set(ctx, filter, bson.M{"state": Accepted, "user_id": userID, "owed": owed, "reclaims": reclaims})
 	if err == nil && !taken {
 		err = ErrInvalid
 	}

@@ -135,10 +135,14 @@ func (s *Service) IdentityRemoved(ctx context.Context, userID, provider string) 
 	return s.tell(ctx, mail.IdentityRemoved, userID, From{}, map[string]string{"provider": provider})
 }
 
-// Recovered tells the owner of the address that the account that was there has changed
-// hands.
+// Recovered tells the owner of the address, who has just proved to be that, that the
+// account that was there is theirs now.
 func (s *Service) Recovered(ctx context.Context, userID string) error {
-	return s.tell(ctx, mail.AccountRecovered, userID, From{}, nil)
+	st, err := s.config.Users.State(ctx, userID)
+	if err != nil || st.User.Email == "" {
+		return err
+	}
+	return s.notice(ctx, mail.AccountRecovered, st.User.Email, userID, From{}, nil)
 }
 
 // tell enqueues a notice to the account's address. An account without one, or whose

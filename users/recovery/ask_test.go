@@ -168,7 +168,9 @@ func TestNotices(t *testing.T) {
 			t.Errorf("%s has a link", kind)
 		}
 		must(t, tell(unknown.ID))
-		if b.waiting() != 0 {
+		if kind == "account_recovered" {
+			b.take(t) // whoever is told has just proved it
+		} else if b.waiting() != 0 {
 			t.Errorf("%s: somebody is told at an address that nobody has verified", kind)
 		}
 		if err := tell("usr_nobody"); !errors.Is(err, users.ErrNotFound) {

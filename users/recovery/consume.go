@@ -143,10 +143,8 @@ type SignedIn struct {
 	Proof *users.Proof
 	// UserID is the account, and Next the path that was given when it was asked for.
 	UserID, Next string
-	// Reclaimed says that the account has changed its owner, and Untold why the owner
-	// could not be mailed about that, nil where that is under way.
+	// Reclaimed says that the account has changed its owner.
 	Reclaimed bool
-	Untold    error
 }
 
 // ConsumeMagicLink uses the token of a link up. The error is [ErrInvalid].
@@ -210,7 +208,6 @@ func (s *Service) arrive(ctx context.Context, t *onetime.Token) (*SignedIn, erro
 	if err != nil {
 		return nil, stale(err)
 	}
-	// The token is used up: a notice that fails is no reason to sign nobody in.
-	out.Proof, out.Reclaimed, out.Untold = users.ProveByMail(t.Subject, after.Stamp), true, s.Recovered(ctx, t.Subject)
+	out.Proof, out.Reclaimed = users.ProveByMail(t.Subject, after.Stamp), true
 	return out, nil
 }

@@ -116,18 +116,3 @@ func TestNoDeadLink(t *testing.T) {
 		t.Error("a link is mailed that never works")
 	}
 }
-
-// Whoever receives a mail is signed in although the notice about that cannot be kept.
-func TestNoticeFails(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	b.person(t, ada, false)
-	must(t, b.SendMagicLink(t.Context(), ada, "", recovery.From{}))
-	token := b.token(t)
-	b.outbox.fail = errAway
-	in, err := b.ConsumeMagicLink(t.Context(), token)
-	b.outbox.fail = nil
-	if err != nil || !in.Reclaimed || in.Untold == nil {
-		t.Errorf("got %+v, %v", in, err)
-	}
-}

@@ -59,7 +59,9 @@ func (s *Set) Begin(ctx context.Context, provider string, o BeginOptions) (*Flow
 	}
 	m, err := p.metadata.get(ctx, false)
 	if err != nil {
-		return nil, p.refuse(reasonDiscovery, err)
+		err = p.refuse(reasonDiscovery, err)
+		s.report(ctx, p, err)
+		return nil, err
 	}
 	state := newState()
 	hash := hashState(state)

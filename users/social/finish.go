@@ -163,7 +163,7 @@ type onceError struct{ cause error }
 func (e *onceError) Error() string { return "social: claim the state: " + e.cause.Error() }
 func (e *onceError) Unwrap() error { return e.cause }
 
-// report records a callback that was refused.
+// report records a sign-in that was refused, or could not begin.
 func (s *Set) report(ctx context.Context, p *provider, err error) {
 	reason, cause := reasonOnce, err
 	var refused *Error

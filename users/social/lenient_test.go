@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/users/social"
 	"github.com/mandate-auth/mandate/users/social/socialtest"
 )
@@ -58,5 +59,18 @@ func TestEndpointsOnThisMachine(t *testing.T) {
 		if _, err := e.set.Begin(t.Context(), "corp", social.BeginOptions{}); (err == nil) != taken {
 			t.Errorf("%s: %v", host, err)
 		}
+	}
+}
+
+// A sign-in that cannot begin is in the events, like one that is refused in the end.
+func TestBeginIsReported(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	e.provider.Change(socialtest.Discovery, func(_ *http.Request, a *socialtest.Answer) { a.Status = http.StatusNotFound })
+	if _, err := e.set.Begin(t.Context(), "corp", social.BeginOptions{}); err == nil {
+		t.Fatal("begun")
+	}
+	if list := e.events.all(); len(list) != 1 || list[0].Type != event.IdentityRefused || list[0].Reason != "discovery" || list[0].Metadata["provider"] != "corp" {
+		t.Errorf("events %+v", list)
 	}
 }

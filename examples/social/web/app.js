@@ -48,6 +48,8 @@ const refusals = {
   provider_unavailable: 'The provider does not answer. Please try again.',
 };
 
+let address = ''; // of whoever is signed in
+
 async function overview() {
   const { providers } = await call('GET', '/auth/oauth/providers', undefined, false);
   let me = null;
@@ -64,6 +66,7 @@ async function overview() {
     }));
     return;
   }
+  address = me.email ?? '';
   $('who').textContent = me.email ?? me.profile?.name ?? me.id;
   $('verified').textContent = !me.email ? 'no address' : me.email_verified ? 'verified' : 'not verified';
   $('verify-mail').hidden = me.email_verified || !me.email;
@@ -121,7 +124,7 @@ on('code-form', async () => {
 });
 
 on('sign-out', async () => { await call('POST', '/auth/logout', undefined, false); say('Signed out.'); await overview(); });
-on('verify-mail', async () => { await call('POST', '/auth/email/verify/send', {}); say('A link is in the mails.'); });
+on('verify-mail', async () => { await call('POST', '/auth/email/verify/send', { email: address }); say('A link is in the mails.'); });
 on('change-form', async () => {
   const password = $('change-password').value;
   await call('POST', '/auth/email/change', { new_email: $('new-email').value, ...(password && { current_password: password }) });
