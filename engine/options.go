@@ -110,8 +110,9 @@ type Options struct {
 	// followed, whatever it says. Default a client of its own with TLS 1.2 or later.
 	OAuthClient *http.Client
 	// GuestSignedIn is called when somebody signs in to an account who was a guest until
-	// then, before the session begins: the guest's data can be moved to the account. An
-	// error refuses the sign-in with 409 conflict. The guest stays as it is. Nobody is
+	// then, once it is certain that they are let in and before they are answered: the
+	// guest's data can be moved to the account. An error is logged and refuses the sign-in
+	// with 409 conflict: its session ends, and the guest stays as it is. Nobody is
 	// asked about a guest who becomes a new account: that keeps the id. Default nothing.
 	GuestSignedIn func(ctx context.Context, app, guestID, userID string) error
 	// PasswordVerifiers verify the password hashes of other systems, besides those that
