@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"errors"
 	"fmt"
 	htmltemplate "html/template"
 	"net/url"
@@ -199,6 +200,11 @@ func paragraphs(text string, v *view) (out []paragraph) {
 	return out
 }
 
+// carries reports whether a message is of no use without its link or code.
+func carries(name Template) bool {
+	return slices.Contains([]Template{VerifyEmail, ResetPassword, ChangeEmail, MagicLink, EmailCode, Invitation}, name)
+}
+
 // tryAll executes every template with all data and with as little as there can be.
 func (t *Templates) tryAll() error {
 	full := Data{
@@ -215,6 +221,9 @@ func (t *Templates) tryAll() error {
 				}
 				if data == full && (subject == "" || strings.TrimSpace(text) == "") {
 					return broken(one.file, errHead)
+				}
+				if data == full && carries(name) && !strings.Contains(text, data.Link) && !strings.Contains(text, data.Code) {
+					return broken(one.file, errors.New("it shows neither the link nor the code, and nobody could use it"))
 				}
 			}
 		}

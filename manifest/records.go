@@ -90,6 +90,10 @@ func (p *parser) checkRecords(m *Manifest) {
 		if l.Max == 0 {
 			p.fault(at+"/max", "", "is required")
 		}
+		if _, own := limits[name]; !own && l.Window == 0 {
+			p.fault(at, "", "is no rule of the app's own routes, and one of your own needs a window")
+			continue
+		}
 		p.bound(at+"/window", l.Window, time.Second, 30*24*time.Hour, "")
 	}
 	a := &m.Auth.Audit

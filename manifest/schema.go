@@ -200,7 +200,16 @@ func (p *parser) collect(e *jsonschema.ValidationError, root any) {
 		p.fault(pointer, value, "must be at least %s", k.Want.RatString())
 	case *kind.Maximum:
 		p.fault(pointer, value, "must be at most %s", k.Want.RatString())
-	case *kind.MinLength, *kind.MaxLength, *kind.MinItems, *kind.MaxItems:
+	case *kind.MinLength: // the texts hold lengths only, never the value
+		// A variable that is not set has been reported.
+		switch {
+		case slices.ContainsFunc(p.faults, func(f Fault) bool { return f.Pointer == pointer }):
+		case k.Want == 1:
+			p.fault(pointer, "", "must not be empty")
+		default:
+			p.fault(pointer, "", "must have at least %d characters", k.Want)
+		}
+	case *kind.MaxLength, *kind.MinItems, *kind.MaxItems:
 		// These texts hold lengths only, never the value.
 		p.fault(pointer, "", "%s", k.LocalizedString(message.NewPrinter(language.English)))
 	default:
