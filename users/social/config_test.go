@@ -62,9 +62,9 @@ func TestConfigurations(t *testing.T) {
 		{"a word about no address", both(oauth, func(c *social.ProviderConfig) { c.Claims.EmailVerified = "x" }), "email_verified"},
 		{"an empty step", both(oauth, func(c *social.ProviderConfig) { c.Claims.Subject = "a..b" }), "names"},
 		{"a long way", both(oauth, func(c *social.ProviderConfig) { c.Claims.Name = "a" + strings.Repeat(".a", 8) }), "names"},
-		{"no token endpoint", both(oauth, func(c *social.ProviderConfig) { c.TokenURL = "" }), "token_url"},
-		{"user information in the clear", both(oauth, func(c *social.ProviderConfig) { c.UserInfoURL = "http://id.example/u" }), "user_info_url"},
-		{"a state in the endpoint", both(oauth, func(c *social.ProviderConfig) { c.AuthURL = "https://id.example/a?STATE=x" }), "auth_url"},
+		{"no token endpoint", both(oauth, func(c *social.ProviderConfig) { c.TokenURL = "" }), "token_endpoint"},
+		{"user information in the clear", both(oauth, func(c *social.ProviderConfig) { c.UserInfoURL = "http://id.example/u" }), "userinfo_endpoint"},
+		{"a state in the endpoint", both(oauth, func(c *social.ProviderConfig) { c.AuthURL = "https://id.example/a?STATE=x" }), "authorization_endpoint"},
 		{"endpoints of Google", both(preset("google"), func(c *social.ProviderConfig) { c.TokenURL = "https://evil.example/t" }), "endpoints"},
 		{"another Google", func(c *social.ProviderConfig) { c.Preset = "google" }, "Google"},
 		{"GitHub in the clear", func(c *social.ProviderConfig) { c.Preset, c.Issuer = "github", "http://hub.example" }, "issuer"},
@@ -84,8 +84,8 @@ func TestConfigurations(t *testing.T) {
 		{"plain PKCE", func(c *social.ProviderConfig) { c.AuthParams = map[string]string{"code_challenge_method": "plain"} }, "code_challenge"},
 		{"max_age", func(c *social.ProviderConfig) { c.AuthParams = map[string]string{"max_age": "0"} }, "max_age"},
 		{"form_post", func(c *social.ProviderConfig) { c.AuthParams = map[string]string{"response_mode": "form_post"} }, "response_mode"},
-		{"an empty parameter", func(c *social.ProviderConfig) { c.AuthParams = map[string]string{"": "x"} }, "auth_params"},
-		{"an empty value", func(c *social.ProviderConfig) { c.AuthParams = map[string]string{"x": ""} }, "auth_params"},
+		{"an empty parameter", func(c *social.ProviderConfig) { c.AuthParams = map[string]string{"": "x"} }, "authorization_params"},
+		{"an empty value", func(c *social.ProviderConfig) { c.AuthParams = map[string]string{"x": ""} }, "authorization_params"},
 	}
 	for _, test := range tests {
 		p := social.ProviderConfig{Name: "corp", Issuer: "https://id.example", ClientID: "client", ClientSecret: secret.FromString("canary")}

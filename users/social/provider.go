@@ -83,9 +83,9 @@ func (p *provider) locate() error {
 	case endpoints:
 		return p.locateEndpoints()
 	case p.Issuer == "":
-		return errors.New("one of preset, issuer and auth_url is required")
+		return errors.New("one of preset, issuer and the three endpoints is required")
 	case !p.Claims.isZero():
-		return errors.New("claims is for providers with auth_url; OpenID Connect says itself what is where")
+		return errors.New("claims is for providers with the three endpoints; OpenID Connect says itself what is where")
 	default:
 		p.DisplayName = cmp.Or(p.DisplayName, p.Name)
 		return p.locateIssuer(p.Issuer)
@@ -115,13 +115,13 @@ func (p *provider) locateIssuer(issuer string) error {
 
 // locateEndpoints is for OAuth 2.0 without OpenID Connect.
 func (p *provider) locateEndpoints() error {
-	for name, address := range map[string]string{"auth_url": p.AuthURL, "token_url": p.TokenURL, "user_info_url": p.UserInfoURL} {
+	for name, address := range map[string]string{"authorization_endpoint": p.AuthURL, "token_endpoint": p.TokenURL, "userinfo_endpoint": p.UserInfoURL} {
 		if _, err := checkURL(address); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	if err := checkAuthURL(p.AuthURL); err != nil {
-		return fmt.Errorf("auth_url: %w", err)
+		return fmt.Errorf("authorization_endpoint: %w", err)
 	}
 	if p.Preset == "" {
 		if err := p.Claims.check(); err != nil {
@@ -170,10 +170,10 @@ var reserved = []string{
 func (p *provider) checkParams() error {
 	for name, value := range p.AuthParams {
 		if slices.Contains(reserved, strings.ToLower(name)) {
-			return fmt.Errorf("auth_params: %q is the protocol's own", name)
+			return fmt.Errorf("authorization_params: %q is the protocol's own", name)
 		}
 		if _, err := strictjwt.Text(map[string]any{name: value}, name); err != nil || name == "" {
-			return fmt.Errorf("auth_params: %q: a name and a value are needed", name)
+			return fmt.Errorf("authorization_params: %q: a name and a value are needed", name)
 		}
 	}
 	return nil

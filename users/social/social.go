@@ -175,17 +175,21 @@ func New(config Config) (*Set, error) {
 	s.client, s.transport = newClient(config.Client)
 	base, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
+	var faults []error
 	for i := range config.Providers {
 		p, err := s.newProvider(base, &config.Providers[i])
-		if err != nil {
-			cancel()
-			return nil, fmt.Errorf("social: provider %q: %w", config.Providers[i].Name, err)
+		if err == nil && s.find(p.Name) != nil {
+			err = errors.New("is given twice")
 		}
-		if s.find(p.Name) != nil {
-			cancel()
-			return nil, fmt.Errorf("social: provider %q is given twice", p.Name)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("social: provider %q: %w", config.Providers[i].Name, err))
+			continue
 		}
 		s.list = append(s.list, p)
+	}
+	if len(faults) > 0 {
+		cancel()
+		return nil, errors.Join(faults...)
 	}
 	return s, nil
 }
