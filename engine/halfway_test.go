@@ -481,6 +481,24 @@ func TestSessionEndsOnce(t *testing.T) {
 	}
 }
 
+// A refresh token that is not genuine does not keep the session of the access token alive.
+func TestForgedRefreshTokenAtLogout(t *testing.T) {
+	t.Parallel()
+	m := mailing(t, ``)
+	m.register()
+	b := m.browser()
+	m.want(b.do("POST", "/auth/login", with(account, "transport", "cookie")), 200, "")
+	for name, value := range b.cookies {
+		if strings.HasSuffix(name, "_refresh") {
+			b.cookies[name] = value[:len(value)-4] + "0000"
+		}
+	}
+	m.want(b.do("POST", "/auth/logout", obj()), 204, "")
+	if n := m.happened(of(event.SessionEnded)); n != 1 {
+		t.Errorf("%d sessions have ended, want 1", n)
+	}
+}
+
 // Mails wait for their server as long as what they say is good.
 func TestMailOutlastsAnOutage(t *testing.T) {
 	t.Parallel()

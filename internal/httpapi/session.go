@@ -88,8 +88,10 @@ func (a *API) logout(w http.ResponseWriter, r *http.Request) error {
 	}
 	ended := ""
 	if token != "" {
-		_, ended = a.config.Sessions.Owner(token)
 		err := a.config.Sessions.EndByToken(r.Context(), token, "logout")
+		if err == nil { // the token is genuine
+			_, ended = a.config.Sessions.Owner(token)
+		}
 		// A cookie that means nothing any more is simply cleared.
 		if err != nil && !is(err, sessions.ErrNotFound) && (t != TransportCookie || !is(err, sessions.ErrTokenInvalid)) {
 			return err
@@ -150,8 +152,9 @@ func (a *API) endCookies(r *http.Request, reason string) error {
 		switch {
 		case value == "":
 		case kind == cookies.Refresh:
-			_, ended = a.config.Sessions.Owner(value)
-			err = a.config.Sessions.EndByToken(r.Context(), value, reason)
+			if err = a.config.Sessions.EndByToken(r.Context(), value, reason); err == nil { // the token is genuine
+				_, ended = a.config.Sessions.Owner(value)
+			}
 		default:
 			err = a.endByAccess(r, value, reason, true, ended)
 		}

@@ -345,7 +345,8 @@ func (a *API) ofDevice(w http.ResponseWriter, r *http.Request, find func(context
 			return err
 		}
 		g, err = a.start(r.Context(), users.ProveByDevice(user, id), a.device(r, o.deviceID, o.deviceName), o.remember, a.entering(r, t, "")) //nolint:contextcheck // it is the request's
-		if !is(err, users.ErrChanged) {                                                                                                       // a guest who has become a person meanwhile: the device opens another
+		// A guest who has become a person meanwhile: the device opens another.
+		if !is(err, users.ErrChanged) {
 			break
 		}
 	}
