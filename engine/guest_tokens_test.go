@@ -1,9 +1,14 @@
 package engine_test
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/mandate-auth/mandate/engine"
+	"github.com/mandate-auth/mandate/engine/event"
 	"github.com/mandate-auth/mandate/internal/store/storetest"
 )
 
@@ -96,4 +101,130 @@ func TestLongNext(t *testing.T) {
 	if r := d.do("GET", "/auth/oauth/acme/login?next=/%3F"+strings.Repeat("a%26", 600), nil); r.status != 400 || !strings.Contains(r.raw, `"path":"next"`) {
 		t.Errorf("%d %s", r.status, r.raw)
 	}
+}
+
+// A copy of a guest's session that is refreshed while the guest becomes a person is no
+// recent sign-in.
+func TestGuestRefreshSpansAdoption(t *testing.T) {
+	t.Parallel()
+	db, f := faulty(t)
+	m := mailingOn(t, db, guests)
+	device := strings.Repeat("k", 32)
+	copied := m.do("POST", "/auth/anonymous", obj("device_id", device))
+	victim := m.do("POST", "/auth/anonymous", obj("device_id", device))
+	f.Arm(storetest.Cancel, storetest.Step{Command: "find users", Nth: 1}, func() {
+		time.Sleep(200 * time.Millisecond) // the rotation beside it
+		m.want(m.do("POST", "/auth/register", account, bearer(victim.text("access_token"))), 201, "")
+	})
+	r := m.do("POST", "/auth/refresh", obj("refresh_token", copied.text("refresh_token")))
+	f.Disarm()
+	m.token(email)
+	if r.status != 200 {
+		t.Fatalf("%d %s", r.status, r.raw)
+	}
+	m.want(m.do("POST", "/auth/email/change", obj("new_email", evil), bearer(r.text("access_token"))), 401, "fresh_required")
+}
+
+// A sign-in that is refused for the number of sessions changes nothing for the guest.
+func TestSessionLimitGuest(t *testing.T) {
+	t.Parallel()
+	moved := 0
+	m := mailing(t, guests+`,"sessions":{"max_per_user":1,"on_limit":"refuse"}`, func(o *engine.Options) {
+		o.GuestSignedIn = func(context.Context, string, string, string) error { moved++; return nil }
+	})
+	id := m.register().at("user", "id").(string)
+	b, guest, _ := m.world.guest()
+	m.want(b.do("POST", "/auth/login", with(account, "transport", "cookie")), 409, "session_limit")
+	if b.signed() != guest {
+		t.Errorf("a sign-in that was refused has signed the guest out: %q", b.signed())
+	}
+	if moved != 0 {
+		t.Errorf("what the guest has was moved %d times", moved)
+	}
+	if n := m.happened(of(event.GuestSignedIn)); n != 0 {
+		t.Errorf("recorded %d times", n)
+	}
+	// With room for it the guest is left, once.
+	m.want(m.do("POST", "/auth/login", account), 409, "session_limit")
+	if err := m.app.Sessions().EndAll(t.Context(), id, "room"); err != nil {
+		t.Fatal(err)
+	}
+	r := m.want(b.do("POST", "/auth/login", with(account, "transport", "cookie")), 200, "")
+	if r.text("previous_guest") != guest || moved != 1 || m.happened(of(event.GuestSignedIn)) != 1 {
+		t.Errorf("%s was left, moved %d times", r.text("previous_guest"), moved)
+	}
+}
+
+// A sign-in that the service refuses for the guest costs nobody a session.
+func TestRefusedGuestEvictsNobody(t *testing.T) {
+	t.Parallel()
+	m := mailing(t, guests+`,"sessions":{"max_per_user":1}`, func(o *engine.Options) {
+		o.GuestSignedIn = func(context.Context, string, string, string) error { return errors.New("the cart is locked") }
+	})
+	other := m.register()
+	b, guest, _ := m.world.guest()
+	m.want(b.do("POST", "/auth/login", with(account, "transport", "cookie")), 409, "conflict")
+	m.want(m.do("POST", "/auth/refresh", obj("refresh_token", other.text("refresh_token"))), 200, "")
+	if b.signed() != guest {
+		t.Error("whoever was refused is a guest no more")
+	}
+	if n := m.happened(of(event.GuestSignedIn)); n != 0 {
+		t.Errorf("recorded %d times", n)
+	}
+}
+
+// A sign-in that starts again is one.
+func TestGuestSignedInTwice(t *testing.T) {
+	t.Parallel()
+	db, f := faulty(t)
+	m := mailingOn(t, db, guests)
+	id := m.register().at("user", "id").(string)
+	b, _, _ := m.world.guest()
+	f.Arm(storetest.Cancel, storetest.Step{Command: "insert user_sessions", Nth: 1}, func() {
+		if err := m.app.Sessions().EndAll(t.Context(), id, "x"); err != nil {
+			t.Error(err)
+		}
+	})
+	m.want(b.do("POST", "/auth/login", with(account, "transport", "cookie")), 200, "")
+	f.Disarm()
+	if n := m.happened(of(event.GuestSignedIn)); n != 1 {
+		t.Errorf("recorded %d times", n)
+	}
+}
+
+// An access token that has outlived that its guest became a person.
+func TestOutlivedGuestToken(t *testing.T) {
+	t.Parallel()
+	m := mailing(t, guests+`,"policy":{"authorization":{"default_roles":["user","admin"]}}`)
+	old := m.do("POST", "/auth/anonymous", nil)
+	in := m.want(m.do("POST", "/auth/register", account, bearer(old.text("access_token"))), 201, "")
+	id := in.at("user", "id").(string)
+	m.token(email)
+	if err := m.app.Authz().SetRoles(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	mine := m.login()
+	m.want(m.do("POST", "/auth/register", obj("email", "x@example.com", "password", password), bearer(old.text("access_token"))), 409, "conflict")
+	if has := m.assigned(id); has != "" {
+		t.Errorf("the person has got the roles %q", has)
+	}
+	fresh := m.want(m.do("POST", "/auth/refresh", obj("refresh_token", mine.text("refresh_token"))), 200, "")
+	expect(t, do(t, m.app.RequireFresh(0).Handler(ok), "GET", "/", nil, bearer(fresh.text("access_token"))).status, 200)
+}
+
+// A session that the device begins while the guest becomes a person is no recent sign-in.
+func TestGuestSessionDuringAdoption(t *testing.T) {
+	t.Parallel()
+	db, f := faulty(t)
+	m := mailingOn(t, db, guests)
+	device := strings.Repeat("k", 32)
+	victim := m.do("POST", "/auth/anonymous", obj("device_id", device))
+	var copied *response
+	f.Arm(storetest.Cancel, storetest.Step{Command: "findAndModify users", Nth: 1}, func() {
+		copied = m.do("POST", "/auth/anonymous", obj("device_id", device))
+	})
+	m.want(m.do("POST", "/auth/register", account, bearer(victim.text("access_token"))), 201, "")
+	f.Disarm()
+	r := m.want(m.do("POST", "/auth/refresh", obj("refresh_token", copied.text("refresh_token"))), 200, "")
+	m.want(m.do("POST", "/auth/email/change", obj("new_email", evil), bearer(r.text("access_token"))), 401, "fresh_required")
 }

@@ -98,6 +98,9 @@ type CreateOptions struct {
 	AuthTime time.Time
 }
 
+// Refuses reports whether a sign-in beyond the limit of sessions is refused.
+func (m *Manager) Refuses() bool { return m.config.OnLimit == Refuse }
+
 // Create makes the session of a sign-in that has succeeded. The error is
 // [ErrEpochChanged] when all sessions were ended since Begin: the sign-in has
 // to start again. It is [ErrLimit] when the app refuses further sessions.

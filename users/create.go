@@ -317,6 +317,11 @@ func (s *Store) storePassword(ctx context.Context, id, was, password string) err
 	if err != nil {
 		return err
 	}
+	return s.storeHash(ctx, id, was, hash)
+}
+
+// storeHash is storePassword for a hash that is there.
+func (s *Store) storeHash(ctx context.Context, id, was, hash string) error {
 	filter := bson.M{"_id": id, "app": s.config.App, "password_hash": was}
 	if was == "" {
 		filter["password_hash"] = bson.M{"$exists": false}

@@ -84,7 +84,7 @@ func (f *lineFields) read(members map[string]json.RawMessage) error {
 		case json.Unmarshal(value, target.into) != nil:
 			return invalid(name, "must be %s", target.kind)
 		case name == "profile" && !strictjson.Exact(value):
-			return invalid(name, "holds a whole number beyond 2^53, which would be rounded; write it as a string")
+			return invalid(name, "holds a whole number that would be rounded, beyond 2^53; write it as a string")
 		}
 	}
 	return nil

@@ -31,7 +31,11 @@ func (s *Store) ChangePassword(ctx context.Context, id string, c PasswordChange)
 	if err := s.checkNew(ctx, "new_password", c.New, r.EmailNorm); err != nil {
 		return err
 	}
-	hash, err := s.reauthenticate(ctx, r, c.Current, c.DeviceToken)
+	was, err := s.reauthenticate(ctx, r, c.Current, c.DeviceToken)
+	if err != nil {
+		return err
+	}
+	hash, err := s.config.Hasher.Hash(ctx, s.config.BcryptCost, c.New)
 	if err != nil {
 		return err
 	}
@@ -40,7 +44,7 @@ func (s *Store) ChangePassword(ctx context.Context, id string, c PasswordChange)
 	if err := s.endOthers(ctx, id, c.KeepSession); err != nil {
 		return err
 	}
-	if err := s.storePassword(ctx, id, hash, c.New); err != nil {
+	if err := s.storeHash(ctx, id, was, hash); err != nil {
 		return err
 	}
 	if err := s.endOthers(ctx, id, c.KeepSession); err != nil {
@@ -86,7 +90,8 @@ func (s *Store) reauthenticate(ctx context.Context, r *record, current, deviceTo
 
 // SetPassword gives the user a new password without the current one, for a
 // service that has made sure by other means who asks. It ends every session of
-// the user and forgets failed attempts.
+// the user and forgets failed attempts. An account that is changing its owner lets nobody
+// in before its address is proved, whatever its password: see [Store.VerifyEmail].
 func (s *Store) SetPassword(ctx context.Context, id, password string) error {
 	r, err := s.read(ctx, bson.M{"_id": id, "app": s.config.App})
 	if err != nil {

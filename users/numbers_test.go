@@ -13,7 +13,7 @@ func TestImportNumbers(t *testing.T) {
 	b := setup(t)
 	i := 0
 	for text, taken := range map[string]bool{
-		"9007199254740992": true, "-9007199254740992": true, "9007199254740993": false, "12345678901234567890": false, "1e300": true, "0.1": true,
+		"9007199254740992": true, "100000000000000000": true, "100000000000000001": false, "-9007199254740992": true, "9007199254740993": false, "12345678901234567890": false, "1e300": true, "0.1": true,
 		`{"a":[9007199254740993]}`: false,
 	} {
 		i++

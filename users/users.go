@@ -343,7 +343,7 @@ func (s *Store) admissible(r *record) error {
 	switch {
 	case r.Status != Active:
 		return ErrDisabled
-	case r.Handover:
+	case r.Handover && !r.EmailVerified:
 		return ErrUnverified // sessions and keys of the owner before may live still
 	case s.config.RequireVerified && r.Kind == authz.KindHuman && !r.EmailVerified:
 		return ErrUnverified

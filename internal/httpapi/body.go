@@ -145,7 +145,7 @@ func collect(prefix string, raw json.RawMessage, into fields, fault func(path, m
 		case json.Unmarshal(value, target) != nil:
 			fault(path, "must be a "+typeName(target))
 		case !strictjson.Exact(value):
-			fault(path, "holds a whole number beyond 2^53, which would be rounded; write it as a string")
+			fault(path, "holds a whole number that would be rounded, beyond 2^53; write it as a string")
 		}
 	}
 }

@@ -70,22 +70,48 @@ func (e entering) first(do func(userID string) error) entering {
 // entering ends the session that the browser has, and leaves the guest whose it is. A
 // guest's goes when the person's has begun: whoever is refused is a guest still. Any other
 // goes first, and makes room for the next.
+//
+// The service is asked before a session begins that takes another one's place, and after
+// one that could have been refused for want of a place: so what it refuses costs nobody a
+// session, and what it has moved is not refused.
 func (a *API) entering(r *http.Request, t Transport, guest string) entering {
+	asked, left := "", ""
+	leave := func(userID string) (err error) {
+		if asked != userID {
+			left, err = a.leaveGuest(r.Context(), guest, userID)
+		}
+		if err == nil {
+			asked = userID
+		}
+		return err
+	}
 	return entering{
 		before: func(userID string) error {
-			if guest != "" && guest != userID {
+			switch {
+			case guest == "" || guest == userID:
+				return a.replace(r, t)
+			case a.config.Sessions.Refuses():
 				return nil
+			default:
+				return leave(userID)
 			}
-			return a.replace(r, t)
 		},
-		after: func(g *Grant) (err error) {
+		after: func(g *Grant) error {
 			if guest == "" || guest == g.User.ID {
 				return nil
 			}
-			if g.previous, err = a.leaveGuest(r.Context(), guest, g.User.ID); err != nil {
+			if err := leave(g.User.ID); err != nil {
 				return err
 			}
-			return a.replace(r, t)
+			if err := a.replace(r, t); err != nil || left == "" {
+				return err
+			}
+			g.previous = left
+			a.config.Events.Record(r.Context(), event.Event{
+				Type: event.GuestSignedIn, Result: event.Success, App: a.config.App, Time: a.config.Now(), UserID: g.User.ID,
+				Metadata: map[string]string{"guest": left}, Request: event.RequestFrom(r.Context()),
+			})
+			return nil
 		},
 	}
 }
@@ -115,9 +141,5 @@ func (a *API) leaveGuest(ctx context.Context, guest, userID string) (left string
 			return "", p
 		}
 	}
-	a.config.Events.Record(ctx, event.Event{
-		Type: event.GuestSignedIn, Result: event.Success, App: a.config.App, Time: a.config.Now(), UserID: userID,
-		Metadata: map[string]string{"guest": guest}, Request: event.RequestFrom(ctx),
-	})
 	return guest, nil
 }

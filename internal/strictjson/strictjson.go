@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -165,7 +166,7 @@ func escaped(raw []byte) rune {
 }
 
 // Exact reports whether float64 holds every whole number in raw, which must be valid JSON,
-// as it is: those from -2^53 to 2^53 (RFC 8259 section 6).
+// as it is: beyond 2^53 it does not hold all (RFC 8259 section 6).
 func Exact(raw []byte) bool {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
@@ -174,12 +175,24 @@ func Exact(raw []byte) bool {
 		if err != nil {
 			return true
 		}
-		number, ok := token.(json.Number)
-		if !ok || strings.ContainsAny(number.String(), ".eE") {
-			continue
-		}
-		if v, err := number.Int64(); err != nil || v > 1<<53 || v < -1<<53 {
+		if number, ok := token.(json.Number); ok && !strings.ContainsAny(number.String(), ".eE") && !exact(number) {
 			return false
 		}
 	}
+}
+
+// maxDigits is more than the greatest float64 has.
+const maxDigits = 320
+
+func exact(number json.Number) bool {
+	if len(number) > maxDigits {
+		return false
+	}
+	value, err := number.Float64()
+	if err != nil {
+		return false
+	}
+	held, _ := big.NewFloat(value).Int(nil)
+	written, ok := new(big.Int).SetString(number.String(), 10)
+	return ok && held.Cmp(written) == 0
 }

@@ -94,6 +94,19 @@ func TestValue(t *testing.T) {
 	}
 }
 
+func TestExact(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]bool{
+		`{"a":[1,-9007199254740992,0.1,1e300,"9007199254740993",100000000000000000]}`: true,
+		`9007199254740993`: false, `[[-9007199254740993]]`: false, `{"a":12345678901234567891}`: false, `-0`: true,
+		"1" + strings.Repeat("0", 22): true, "1" + strings.Repeat("0", 23): false, strings.Repeat("9", 400): false, "1" + strings.Repeat("0", 60_000): false,
+	} {
+		if got := strictjson.Exact([]byte(raw)); got != want {
+			t.Errorf("%.40s: %t", raw, got)
+		}
+	}
+}
+
 func FuzzCheck(f *testing.F) {
 	for _, s := range []string{`{"a":1,"b":[{"c":"\ud83e\udd8a"}]}`, `{"a":1,"a":2}`, `"\ud83e"`, `[[[[[1]]]]]`, `1 2`, `"\\u`} {
 		f.Add(s)
