@@ -151,17 +151,25 @@ func (j *Jar) Name(kind Kind, secure bool) string {
 func (j *Jar) Set(w http.ResponseWriter, kind Kind, secure bool, value string, expires time.Time) error {
 	c := j.cookie(kind, secure) //nolint:gosec // Secure is off on the loopback interface and in development only
 	c.Value = value
-	if len(c.Name)+len(value) > maxSize {
-		return fmt.Errorf("%w: %s has %d bytes, at most %d", ErrTooLarge, c.Name, len(c.Name)+len(value), maxSize)
-	}
-	if err := c.Valid(); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrInvalid, c.Name, err)
+	if err := check(c); err != nil {
+		return err
 	}
 	if !expires.IsZero() {
 		c.Expires = expires
 		c.MaxAge = max(1, int(expires.Sub(j.config.Now()).Round(time.Second).Seconds()))
 	}
 	http.SetCookie(w, c)
+	return nil
+}
+
+// check makes sure that browsers keep the cookie, as it is.
+func check(c *http.Cookie) error {
+	if size := len(c.Name) + len(c.Value); size > maxSize {
+		return fmt.Errorf("%w: %s has %d bytes, at most %d", ErrTooLarge, c.Name, size, maxSize)
+	}
+	if err := c.Valid(); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrInvalid, c.Name, err)
+	}
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package cookies
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -32,11 +31,8 @@ func (j *Jar) FlowName(id string, secure bool) string {
 func (j *Jar) SetFlow(w http.ResponseWriter, r *http.Request, id string, secure bool, value string, expires time.Time) error {
 	c := j.flow(id, secure) //nolint:gosec // Secure is off on the loopback interface and in development only
 	c.Value = value
-	if len(c.Name)+len(value) > maxSize {
-		return fmt.Errorf("%w: %s has %d bytes, at most %d", ErrTooLarge, c.Name, len(c.Name)+len(value), maxSize)
-	}
-	if err := c.Valid(); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrInvalid, c.Name, err)
+	if err := check(c); err != nil {
+		return err
 	}
 	prefix := j.FlowName("", secure)
 	var before []string

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
+
+	"go.mongodb.org/mongo-driver/bson"
 
 	"github.com/mandate-auth/mandate/engine"
 	"github.com/mandate-auth/mandate/engine/event"
@@ -113,7 +114,10 @@ func TestGuestRefreshSpansAdoption(t *testing.T) {
 	copied := m.do("POST", "/auth/anonymous", obj("device_id", device))
 	victim := m.do("POST", "/auth/anonymous", obj("device_id", device))
 	f.Arm(storetest.Cancel, storetest.Step{Command: "find users", Nth: 1}, func() {
-		time.Sleep(200 * time.Millisecond) // the rotation beside it
+		until(t, "the rotation beside it", func() bool {
+			n, err := m.db.Collection("user_sessions").CountDocuments(t.Context(), bson.M{"generation": 2})
+			return err == nil && n == 1
+		})
 		m.want(m.do("POST", "/auth/register", account, bearer(victim.text("access_token"))), 201, "")
 	})
 	r := m.do("POST", "/auth/refresh", obj("refresh_token", copied.text("refresh_token")))

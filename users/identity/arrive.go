@@ -100,23 +100,24 @@ func (s *Store) first(ctx context.Context, a *Arrival) (*Arrived, error) {
 		return nil, ErrAccountExists
 	case st.User.Status != users.Active:
 		return nil, users.ErrDisabled
-	case known:
-		return s.join(ctx, st, a, false)
+	case known || st.User.EmailVerified:
+		return s.join(ctx, st, a)
 	}
-	if !st.User.EmailVerified {
-		reclaimed, err := s.config.Users.Reclaim(ctx, st)
-		if err != nil {
-			return nil, err
-		}
-		return s.join(ctx, reclaimed, a, true)
+	if st, err = s.config.Users.Reclaim(ctx, st); err != nil {
+		return nil, err
 	}
-	return s.join(ctx, st, a, false)
+	out, err := s.join(ctx, st, a)
+	if err != nil {
+		return nil, err
+	}
+	out.Reclaimed = true
+	return out, nil
 }
 
 // join links the identity to the account. The account is first: what signs in is
 // decided there, and an identity that it does not know is worth nothing. The identity is
 // last: until then the next call tells the owner.
-func (s *Store) join(ctx context.Context, st *users.State, a *Arrival, reclaimed bool) (*Arrived, error) {
+func (s *Store) join(ctx context.Context, st *users.State, a *Arrival) (*Arrived, error) {
 	if err := s.config.Users.AddLink(ctx, st, a.link()); err != nil {
 		return nil, err
 	}
@@ -129,7 +130,7 @@ func (s *Store) join(ctx context.Context, st *users.State, a *Arrival, reclaimed
 		return nil, err
 	}
 	s.report(ctx, event.IdentityLinked, st.User.ID, a.Provider)
-	return &Arrived{Proof: users.ProveByLink(st.User.ID, a.link()), UserID: st.User.ID, Reclaimed: reclaimed}, nil
+	return &Arrived{Proof: users.ProveByLink(st.User.ID, a.link()), UserID: st.User.ID}, nil
 }
 
 // create makes an account for the identity, with the address that was verified or none.
@@ -169,7 +170,7 @@ func (s *Store) notCreated(ctx context.Context, a *Arrival, cause error) (*Arriv
 		st, err := s.config.Users.State(ctx, a.Guest)
 		switch {
 		case err == nil && slices.Contains(st.Links, a.link()):
-			return s.join(ctx, st, a, false)
+			return s.join(ctx, st, a)
 		case err != nil && !errors.Is(err, users.ErrNotFound):
 			return nil, err
 		}
@@ -229,7 +230,7 @@ func (s *Store) Link(ctx context.Context, st *users.State, a Arrival) error {
 	if r != nil && r.UserID == st.User.ID && slices.Contains(st.Links, a.link()) {
 		return nil
 	}
-	_, err = s.join(ctx, st, &a, false)
+	_, err = s.join(ctx, st, &a)
 	if errors.Is(err, ErrTaken) {
 		// The account must not name what is another's.
 		return errors.Join(err, s.config.Users.RemoveLink(ctx, st.User.ID, a.link(), true))

@@ -226,10 +226,6 @@ func (s *Store) Compose(ctx context.Context, job mail.Job) (*mail.Message, error
 	if r.State != Pending || left <= 0 {
 		return nil, nil //nolint:nilnil // it is over
 	}
-	lifetime := left
-	if s.config.Now().Sub(job.CreatedAt) < time.Minute {
-		lifetime = s.config.Life // not a moment less, where nothing has waited
-	}
 	token, err := s.config.Tokens.Issue(ctx, onetime.NewToken{Purpose: Purpose, Subject: r.ID, TTL: left, Seed: job.ID})
 	if err != nil {
 		return nil, err
@@ -240,7 +236,7 @@ func (s *Store) Compose(ctx context.Context, job mail.Job) (*mail.Message, error
 	} else if !errors.Is(err, users.ErrNotFound) {
 		return nil, err
 	}
-	return s.config.Mails.Render(&job, mail.Invitation, mail.Data{Link: s.config.Page + "#token=" + token, Lifetime: lifetime, InvitedBy: by})
+	return s.config.Mails.Render(&job, mail.Invitation, mail.Data{Link: s.config.Page + "#token=" + token, Lifetime: s.config.Mails.Left(&job, s.config.Life), InvitedBy: by})
 }
 
 // read returns an invitation.

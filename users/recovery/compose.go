@@ -88,7 +88,7 @@ func (s *Service) composeRegistration(ctx context.Context, job *mail.Job) (*mail
 	if ok, err := s.admit(ctx, job, subject, register); !ok || err != nil {
 		return nil, err
 	}
-	life := s.left(job, s.config.Lives.VerifyEmail)
+	life := s.Left(job, s.config.Lives.VerifyEmail)
 	link, err := s.issue(ctx, job, s.config.Links.VerifyEmail, onetime.NewToken{
 		Purpose: register, Subject: subject, TTL: life,
 		Data: map[string]string{"job": job.ID, "prepared": job.Data["prepared"]},
@@ -160,9 +160,9 @@ func (s *Service) issue(ctx context.Context, job *mail.Job, page string, n oneti
 	return page + "#token=" + token, nil
 }
 
-// left is how long what is mailed now is good for: its life, less what the job has waited
+// Left is how long what is mailed now is good for: its life, less what the job has waited
 // for a mail server. The first minute does not count.
-func (s *Service) left(job *mail.Job, life time.Duration) time.Duration {
+func (s *Service) Left(job *mail.Job, life time.Duration) time.Duration {
 	waited := s.config.Now().Sub(job.CreatedAt)
 	if waited < time.Minute {
 		return life
@@ -179,7 +179,7 @@ func (s *Service) composeVerification(ctx context.Context, job *mail.Job) (*mail
 	if ok, err := s.admit(ctx, job, st.User.ID, verifyEmail); !ok || err != nil {
 		return nil, err
 	}
-	life := s.left(job, s.config.Lives.VerifyEmail)
+	life := s.Left(job, s.config.Lives.VerifyEmail)
 	link, err := s.issue(ctx, job, s.config.Links.VerifyEmail, onetime.NewToken{
 		Purpose: verifyEmail, Subject: st.User.ID, Data: map[string]string{"email": st.EmailNorm}, TTL: life,
 	})
@@ -202,7 +202,7 @@ func (s *Service) composeLink(ctx context.Context, job *mail.Job, what mail.Temp
 	if next := job.Data["next"]; next != "" {
 		data["next"] = next
 	}
-	life = s.left(job, life)
+	life = s.Left(job, life)
 	link, err := s.issue(ctx, job, page, onetime.NewToken{Purpose: purpose, Subject: st.User.ID, Data: data, TTL: life})
 	if link == "" || err != nil {
 		return nil, err
@@ -218,7 +218,7 @@ func (s *Service) composeCode(ctx context.Context, job *mail.Job) (*mail.Message
 	if ok, err := s.admit(ctx, job, st.User.ID, emailCode); !ok || err != nil {
 		return nil, err
 	}
-	life := s.left(job, s.config.Lives.EmailCode)
+	life := s.Left(job, s.config.Lives.EmailCode)
 	code, err := s.config.Tokens.Open(ctx, job.Data["flow"], onetime.NewToken{
 		Purpose: emailCode, Subject: st.User.ID, Data: map[string]string{"stamp": st.Stamp}, TTL: life,
 	})
@@ -264,7 +264,7 @@ func (s *Service) composeChange(ctx context.Context, job *mail.Job) (*mail.Messa
 			return nil, err
 		}
 	}
-	life := s.left(job, s.config.Lives.ChangeEmail)
+	life := s.Left(job, s.config.Lives.ChangeEmail)
 	link, err := s.issue(ctx, job, s.config.Links.ChangeEmail, onetime.NewToken{
 		Purpose: changeEmail, Subject: st.User.ID, TTL: life,
 		// The address is in the token, so that no two wishes can be mixed up.
